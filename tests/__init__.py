@@ -1,0 +1,1 @@
+"""The tests: folders mirror meshdns/, `e2e` runs real servers and clients."""
