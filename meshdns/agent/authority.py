@@ -1,0 +1,179 @@
+"""Inside: the mesh's own names: whose a name is, and where in the table it stands (rules D6, D7, D9, D13, D16, D17).
+
+A `Table` and the workload's place enter once; then wire names enter and a `Found` leaves, or None for "not ours". What
+a found name answers to which type is `answers.py`; the search list is `search.py`. It must never know of clients,
+messages or upstreams.
+"""
+
+from collections.abc import Iterable
+from enum import Enum, auto
+
+import attrs
+
+from meshdns import names
+from meshdns.table import Entry, Port, Table
+
+KUBERNETES = "Kubernetes"
+NAMESERVER = b"\x02ns\x03dns"  # in front of a zone: the name in its NS record, as CoreDNS has it
+_SVC = b"\x03svc"
+_VERSION = b"\x0bdns-version"
+_UNDERSCORE = ord("_")
+
+
+class Kind(Enum):
+    """What stands at a name."""
+
+    HOST = auto()  # an entry's addresses, or its alias
+    SERVICE = auto()  # _PORT._PROTO.HOST
+    POINTER = auto()  # a reverse name
+    APEX = auto()  # a mesh zone itself
+    NAMESERVER = auto()  # ns.dns.ZONE
+    VERSION = auto()  # dns-version.ZONE
+    NONTERMINAL = auto()  # names exist below it, nothing at it
+
+
+@attrs.frozen
+class Found:
+    """A name of the mesh: the rule that makes it one, the canonical name that owns its records, and its entry."""
+
+    rule: str
+    how: str  # a clause for `explain`
+    kind: Kind
+    canonical: bytes
+    entry: Entry | None = None
+    ports: tuple[Port, ...] = ()
+
+
+class Authority:
+    """Every mesh name that one workload may see. Built whole from a table and never changed: a new table, a new one."""
+
+    def __init__(self, table: Table | None, *, namespace: str, domain: bytes, zones: Iterable[bytes] = ()) -> None:
+        """`zones` replaces the table's where given; before the first table (None) the workload's own domain stands in."""
+        self.table = table
+        said = tuple(zones) or tuple(map(names.parse, table.zones if table else ())) or (domain,)
+        self.zones = tuple(sorted(said, key=lambda zone: (-len(zone), zone)))
+        services = _SVC + domain
+        self._alias_ends = (names.parse(namespace)[:-1] + services, services, domain)
+        self._hosts: dict[bytes, Entry] = {}
+        self._wildcards: dict[bytes, Entry] = {}
+        self._nonterminals: set[bytes] = set()
+        self._pointers: dict[bytes, Entry] = {}
+        self._special: dict[bytes, Found] = {}
+        for zone in self.zones:
+            self._add_zone(zone)
+        for entry in table.entries.values() if table else ():
+            self._add(entry)
+
+    def _add_zone(self, zone: bytes) -> None:
+        text = names.text(zone)
+        for name, rule, kind, how in (
+            (zone, "D16", Kind.APEX, f"is the mesh zone {text} itself"),
+            (_VERSION + zone, "D15", Kind.VERSION, "is the version record of the Kubernetes DNS specification"),
+            (NAMESERVER + zone, "D16", Kind.NAMESERVER, f"is the name server in the NS record of {text}"),
+        ):
+            self._special[name] = Found(rule, how, kind, name)
+        self._nonterminals |= {_SVC + zone, names.parent(NAMESERVER + zone)}
+
+    def _add(self, entry: Entry) -> None:
+        if entry.wildcard:
+            self._wildcards[entry.name] = entry
+        else:
+            self._hosts[entry.name] = entry
+            for address in entry.v4 + entry.v6:
+                held = self._pointers.get(address)
+                if held is None or _pointer_rank(entry) < _pointer_rank(held):
+                    self._pointers[address] = entry
+        zone = self.zone_of(entry.name)
+        above = entry.name if entry.wildcard else names.parent(entry.name)
+        while zone and len(above) > len(zone) and above not in self._nonterminals:
+            self._nonterminals.add(above)
+            above = names.parent(above)
+
+    # Questions about one name
+
+    def zone_of(self, name: bytes) -> bytes | None:
+        """The most specific mesh zone that the name lies in."""
+        for zone in self.zones:
+            if names.within(name, zone):
+                return zone
+        return None
+
+    def host(self, name: bytes) -> Found | None:
+        """A host of the table by its full name, or by a wildcard of it (rules D6, D7); never a short form."""
+        if entry := self._hosts.get(name):
+            return Found("D6", f"is the host {entry.host} of the table", Kind.HOST, entry.name, entry)
+        return self._wildcard(name)
+
+    def locate(self, name: bytes) -> Found | None:
+        """What stands at a name by rules D6, D7, D13 and D16, in this order; None when nothing of the mesh does."""
+        if entry := self._hosts.get(name):
+            return Found("D6", f"is the host {entry.host} of the table", Kind.HOST, entry.name, entry)
+        return self._alias(name) or self._special.get(name) or self._service(name) or self._wildcard(name)
+
+    def nonterminal(self, name: bytes) -> Found | None:
+        """An empty non-terminal of a mesh zone: names exist below it, so it exists too (rule D9, RFC 8020)."""
+        if name in self._nonterminals:
+            return Found("D9", "is an empty non-terminal: names exist below it", Kind.NONTERMINAL, name)
+        return None
+
+    def pointer(self, name: bytes) -> Found | None:
+        """The host that carries the address of a reverse name (rule D13)."""
+        address = names.address(name)
+        entry = self._pointers.get(address) if address else None
+        if entry is None:
+            return None
+        return Found("D13", f"is the reverse name of an address of {entry.host}", Kind.POINTER, name, entry)
+
+    def addresses(self, name: bytes) -> Entry | None:
+        """The entry of a full host name, for the addresses of SRV targets."""
+        return self._hosts.get(name)
+
+    def _alias(self, name: bytes) -> Found | None:
+        for end in self._alias_ends if name != names.ROOT else ():
+            entry = self._hosts.get(name[:-1] + end)
+            if entry and entry.registry == KUBERNETES:
+                return Found("D6", f"is short for {entry.host} (+ {names.text(end)})", Kind.HOST, entry.name, entry)
+        return None
+
+    def _service(self, name: bytes) -> Found | None:
+        """`_PORT._PROTO.HOST`, and `_PROTO.HOST` above it, which is empty."""
+        if len(name) < 3 or name[1] != _UNDERSCORE:
+            return None
+        first, above = name[2 : 1 + name[0]], names.parent(name)
+        if len(above) > 2 and above[1] == _UNDERSCORE:
+            host = self._service_host(names.parent(above))
+            if host is None or host.entry is None:
+                return None
+            protocol = above[2 : 1 + above[0]]
+            ports = tuple(
+                p for p in host.entry.ports if p.name and (_label(p.name), _label(p.protocol)) == (first, protocol)
+            )
+            front = name[: 2 + name[0] + above[0]]
+            how = f"is a named port of {names.text(host.canonical)}"
+            return Found("D13", how, Kind.SERVICE, front + host.canonical, host.entry, ports) if ports else None
+        host = self._service_host(above)
+        if host is None or host.entry is None or first not in {_label(p.protocol) for p in host.entry.ports if p.name}:
+            return None
+        return Found("D9", "is an empty non-terminal above named ports", Kind.NONTERMINAL, name, host.entry)
+
+    def _service_host(self, name: bytes) -> Found | None:
+        if entry := self._hosts.get(name):
+            return Found("D6", "", Kind.HOST, entry.name, entry)
+        return self._alias(name) or self._wildcard(name)
+
+    def _wildcard(self, name: bytes) -> Found | None:
+        if not self._wildcards:
+            return None
+        for rest in names.suffixes(names.parent(name)):
+            if entry := self._wildcards.get(rest):
+                return Found("D7", f"is covered by {entry.host}, the closest wildcard", Kind.HOST, name, entry)
+        return None
+
+
+def _label(text: str) -> bytes:
+    return text.lower().encode()
+
+
+def _pointer_rank(entry: Entry) -> tuple[bool, bool, str]:
+    """Who owns an address that several hosts carry: a Kubernetes service, a pod before its headless service, then by name."""
+    return (entry.registry != KUBERNETES, bool(entry.pods), entry.host)

@@ -1,0 +1,399 @@
+"""Outside: where clients come in, over UDP and TCP (rules D1 to D3).
+
+A packet enters and goes to the resolver; its answer leaves the way it came, at once or later. The frame is
+twisted.names' server; its protocols are overridden where they read messages, because they answer responses, never
+truncate and know no EDNS (Twisted tickets 6949 and 12604). It must never know what an answer says.
+"""
+
+import errno
+import socket
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from twisted.internet import tcp, udp
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.names import dns, server
+from twisted.python.failure import Failure
+
+from meshdns import messages, names, wire
+from meshdns.agent.ledger import SAMPLE, Ledger
+from meshdns.agent.packed import PackedAnswers
+from meshdns.agent.resolver import Answered, Done
+from meshdns.defaults import (
+    DRAIN,
+    TCP_BACKLOG,
+    TCP_CONNECTIONS,
+    TCP_IDLE,
+    TCP_PENDING,
+    UDP_BACKLOG,
+    UDP_DATAGRAM,
+    UDP_READS,
+)
+
+_log = Logger()
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+Address = tuple[Any, ...]
+Send = Callable[[bytes], object]
+
+
+class Answer(Protocol):
+    """The resolver, as a door sees it: `done` is called once, now or later; False when it never will be."""
+
+    def __call__(self, packet: bytes, /, *, tcp: bool, done: Done) -> bool: ...
+
+
+class Access(Protocol):
+    """Who may ask, as a door sees it: `known` holds the sources asked about lately."""
+
+    known: dict[str, bool]
+
+    def allows(self, address: str, /) -> bool: ...
+
+
+class Front:
+    """What both doors do with a packet: may it ask, what is the answer, count it."""
+
+    def __init__(self, answer: Answer, access: Access, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._answer = answer
+        self._access = access
+        self._ledger = ledger
+        self._clock = clock
+        self.pending = 0  # packets whose answer is still to come
+        self.tells = False  # whether each query is logged
+        self._idle: Deferred[None] | None = None
+
+    def take(self, packet: bytes, source: str, transport: str, send: Send) -> bool:
+        """Answer a packet by calling `send` once, now or later; False when there will be no answer."""
+        if not self._access.allows(source):
+            return self._refuse(packet, send)
+        self.pending += 1
+        try:
+            done = partial(self._done, transport, self._clock(), send)
+            if self.tells:
+                done = partial(self._tell, packet, source, transport, self._clock(), done)
+            answering = self._answer(packet, tcp=transport == "tcp", done=done)
+        except Exception:
+            # A bug of ours must neither stop the door nor reach the next client.
+            _log.failure("please report this bug: a packet from {source}: {packet}", source=source, packet=packet.hex())
+            self._less("bug")
+            return False
+        if not answering:
+            self._less("not-a-query")
+        return answering
+
+    def idle(self) -> Deferred[None]:
+        """Fires when no answer is to come any more."""
+        self._idle = Deferred()
+        if not self.pending:
+            self._idle.callback(None)
+        return self._idle
+
+    def _done(self, transport: str, started: float, send: Send, answered: Answered) -> None:
+        self._ledger.answered(transport, answered, self._clock() - started)
+        send(answered.message)
+        self._less()
+
+    def _tell(
+        self, packet: bytes, source: str, transport: str, started: float, done: Done, answered: Answered
+    ) -> None:
+        """Log one query with its answer, for `log.queries`."""
+        query = wire.read_query(packet)
+        asked = f"{names.text(query.name)} {wire.type_text(query.type)}" if isinstance(query, wire.Query) else "nonsense"
+        _log.info(
+            "{source} asked {asked} over {transport}: {rcode} from {found} in {ms:.3f} ms",
+            source=source, asked=asked, transport=transport, rcode=wire.rcode_text(answered.rcode), found=answered.source,
+            ms=(self._clock() - started) * 1000,
+        )  # fmt: skip
+        done(answered)
+
+    def _less(self, dropped: str = "") -> None:
+        if dropped:
+            self._ledger.drop(dropped)
+        self.pending -= 1
+        if self._idle and not self.pending and not self._idle.called:
+            self._idle.callback(None)
+
+    def _refuse(self, packet: bytes, send: Send) -> bool:
+        self._ledger.drop("not-allowed")
+        query = wire.read_query(packet)
+        if query is None:
+            return False
+        send(messages.refuse(packet, query if isinstance(query, int) else wire.REFUSED))
+        return True
+
+
+def _own_socket(stock: socket.socket) -> socket.socket:
+    """An IPv6 door takes IPv6 alone: its IPv4 neighbour on the same port is a door of its own."""
+    if stock.family == socket.AF_INET6:
+        stock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return stock
+
+
+class UdpProtocol(dns.DNSDatagramProtocol):
+    """UDP queries that have no packed answer."""
+
+    noisy = False
+    transport: Any
+
+    def __init__(self, front: Front, ledger: Ledger, reactor: IReactorTime) -> None:
+        super().__init__(None, reactor)
+        self._front = front
+        self._ledger = ledger
+
+    def datagramReceived(self, data: bytes, addr: Address) -> None:
+        self._front.take(data, addr[0], "udp", partial(self._send, addr))
+
+    def _send(self, address: Address, message: bytes) -> None:
+        if self.transport is None:  # closed while an upstream was asked
+            return
+        try:
+            self.transport.socket.sendto(message, address)
+        except OSError:
+            # A full buffer, or a client that is gone: it asks again, or it does not care.
+            self._ledger.drop("send")
+
+
+class UdpPort(udp.Port):
+    """A UDP socket read in a tight loop, where a question known before is answered without any call of ours."""
+
+    def __init__(
+        self, port: int, protocol: UdpProtocol, interface: str, reactor: Any, packed: PackedAnswers, access: Access,
+        ledger: Ledger, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        super().__init__(port, protocol, interface, UDP_DATAGRAM, reactor)
+        self._packed = packed.known
+        self._allowed = access.known
+        self._ledger = ledger
+        self._clock = clock
+        self._untimed = 0
+
+    def createInternetSocket(self) -> socket.socket:
+        stock = _own_socket(super().createInternetSocket())
+        stock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BACKLOG)
+        return stock
+
+    def doRead(self) -> None:
+        receive, send, packed, allowed = self.socket.recvfrom, self.socket.sendto, self._packed, self._allowed
+        for _ in range(UDP_READS):
+            try:
+                packet, address = receive(UDP_DATAGRAM)
+            except OSError:  # nothing more to read, or a client's port is closed
+                return
+            known = packed.get(packet[2:])
+            if known is None or not allowed.get(address[0]):
+                self.protocol.datagramReceived(packet, address)
+                continue
+            known.hits += 1
+            self._untimed += 1
+            if self._untimed == SAMPLE:
+                self._send_timed(packet, known.next_tail, address)
+                continue
+            try:
+                send(packet[:2] + known.next_tail(), address)
+            except OSError:
+                self._ledger.drop("send")
+
+    def _send_timed(self, packet: bytes, next_tail: Callable[[], bytes], address: Address) -> None:
+        self._untimed = 0
+        started = self._clock()
+        try:
+            self.socket.sendto(packet[:2] + next_tail(), address)
+        except OSError:
+            self._ledger.drop("send")
+        self._ledger.sampled(self._clock() - started)
+
+
+class TcpStream(dns.DNSProtocol):
+    """One client's TCP connection: queries one behind the other, answers in the order they are ready (RFC 7766)."""
+
+    transport: Any
+
+    def __init__(self, factory: "TcpFactory") -> None:
+        super().__init__(factory, factory.reactor)
+        self.pending = 0
+        self._writes_blocked = False
+        self._idle: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        # The transport tells us when the client does not read its answers: then we stop reading its queries.
+        self.transport.registerProducer(self, True)
+        self._source = self.transport.getPeer().host
+        self._idle = self._reactor.callLater(TCP_IDLE, self._expire)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        if self._idle and self._idle.active():
+            self._idle.cancel()
+
+    def stringReceived(self, data: bytes) -> None:
+        self.pending += 1
+        if not self.controller.front.take(data, self._source, "tcp", self._send):
+            self.pending -= 1
+        elif self._idle and self._idle.active():  # scraps and empty frames do not keep a connection open
+            self._idle.reset(TCP_IDLE)
+            self.controller.active(self)
+        self._regulate()
+
+    def pauseProducing(self) -> None:
+        self._writes_blocked = True
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        self._writes_blocked = False
+        self._regulate()
+
+    def stopProducing(self) -> None:
+        self.transport.loseConnection()
+
+    def _send(self, message: bytes) -> None:
+        self.pending -= 1
+        if self.connected:
+            self.sendString(message)
+            self._regulate()
+
+    def _regulate(self) -> None:
+        """Read on, or not: a client that asks more than it takes waits."""
+        wanted = self._writes_blocked or self.pending >= TCP_PENDING
+        if wanted and not self.paused:
+            self.paused = True
+            self.transport.pauseProducing()
+        elif self.paused and not wanted:
+            self.paused = False
+            self.transport.resumeProducing()
+            self.dataReceived(b"")
+
+    def _expire(self) -> None:
+        """Ten seconds without a whole query: close, unless an upstream still owes this client an answer it will read."""
+        if self.pending and not self._writes_blocked:
+            self._idle = self._reactor.callLater(TCP_IDLE, self._expire)
+        else:
+            self.transport.abortConnection()
+
+
+class TcpFactory(server.DNSServerFactory):
+    """The TCP door: at most TCP_CONNECTIONS streams, the one idle longest makes room (rule D1)."""
+
+    protocol: Any = TcpStream
+    noisy = False
+    connections: Any
+
+    def __init__(self, front: Front, reactor: Any) -> None:
+        super().__init__()
+        self.front = front
+        self.reactor = reactor
+        self.connections = dict[TcpStream, None]()  # the one idle longest first
+
+    def connectionMade(self, protocol: TcpStream) -> None:
+        self.connections[protocol] = None
+        if len(self.connections) > TCP_CONNECTIONS:
+            oldest = next((stream for stream in self.connections if not stream.pending), next(iter(self.connections)))
+            oldest.transport.abortConnection()
+
+    def connectionLost(self, protocol: TcpStream) -> None:
+        self.connections.pop(protocol, None)
+
+    def end(self) -> None:
+        """Close every stream, once what it was sent has left."""
+        for stream in list(self.connections):
+            stream.transport.loseConnection()
+
+    def active(self, protocol: TcpStream) -> None:
+        if protocol in self.connections:
+            self.connections[protocol] = self.connections.pop(protocol)
+
+
+class TcpPort(tcp.Port):
+    """A listening TCP socket."""
+
+    factory: TcpFactory
+
+    def createInternetSocket(self) -> socket.socket:
+        return _own_socket(super().createInternetSocket())
+
+
+class Doors:
+    """Every listening socket of an agent."""
+
+    def __init__(
+        self,
+        answer: Answer,
+        packed: PackedAnswers,
+        access: Access,
+        ledger: Ledger,
+        reactor: Any,
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` is monotonic, in seconds."""
+        self._front = Front(answer, access, ledger, clock)
+        self._packed, self._access, self._ledger = packed, access, ledger
+        self._reactor = reactor
+        self._clock = clock
+        self._open: dict[Address, tuple[UdpPort, TcpPort]] = {}
+
+    def listen(self, addresses: Iterable[Address]) -> None:
+        """Be open on exactly these (host, port), over UDP and TCP; those open already stay as they are.
+
+        An address that this host does not have (IPv6 is off, say) is passed over with a line in the log, if another is
+        there. Raises twisted's CannotListenError with the doors as they were.
+        """
+        wanted = set(addresses)
+        added: list[Address] = []
+        absent: list[Address] = []
+        try:
+            for address in sorted(wanted - self._open.keys()):
+                try:
+                    self._open[address] = self._door(*address)
+                    added.append(address)
+                except CannotListenError as error:
+                    if error.socketError.errno not in _NOT_HERE or len(wanted) == 1:
+                        raise
+                    absent.append(address)
+            if not self._open:
+                host, port = absent[0]
+                raise CannotListenError(host, port, OSError("this host has none of the addresses to listen on"))
+        except CannotListenError:
+            for address in added:
+                self._shut(address)
+            raise
+        for host, port in absent:
+            _log.warn("not listening on {host} port {port}: this host has no such address", host=host, port=port)
+        for address in self._open.keys() - wanted:
+            self._shut(address)
+
+    def tell_queries(self, wanted: bool) -> None:
+        """Whether to log each query; no answer is kept packed then, since those pass without a word."""
+        self._front.tells = wanted
+        self._packed.enabled = not wanted
+        self._packed.forget()
+
+    def _door(self, host: str, port: int) -> tuple[UdpPort, TcpPort]:
+        protocol = UdpProtocol(self._front, self._ledger, self._reactor)
+        datagrams = UdpPort(port, protocol, host, self._reactor, self._packed, self._access, self._ledger, self._clock)
+        streams = TcpPort(port, TcpFactory(self._front, self._reactor), TCP_BACKLOG, host, self._reactor)
+        datagrams.startListening()
+        try:
+            streams.startListening()
+        except CannotListenError:
+            datagrams.stopListening()
+            raise
+        return datagrams, streams
+
+    def _shut(self, address: Address) -> Deferred[Any]:
+        datagrams, streams = self._open.pop(address)
+        streams.factory.end()
+        return DeferredList([maybeDeferred(datagrams.stopListening), maybeDeferred(streams.stopListening)])
+
+    async def close(self) -> None:
+        """Answer what has been asked, but not longer than DRAIN; then close every socket."""
+        for datagrams, streams in self._open.values():
+            datagrams.doRead()  # what waits in the socket was asked before the end
+            datagrams.stopReading()
+            streams.stopReading()
+        await self._front.idle().addTimeout(DRAIN, self._reactor, lambda *late: None)
+        await DeferredList([self._shut(address) for address in list(self._open)])

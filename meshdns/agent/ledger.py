@@ -1,0 +1,69 @@
+"""Inside: what the metrics count of the queries, as plain numbers.
+
+Whoever answers a query says so here; `status.py` reads. Labels stay few whatever is asked: a type without a name of its
+own counts as "other".
+"""
+
+from bisect import bisect_left
+from collections import Counter
+
+import attrs
+
+from meshdns.agent.packed import PackedAnswers
+from meshdns.agent.resolver import Answered
+from meshdns.wire import rcode_text, type_text
+
+# Upper bounds in seconds: a mesh answer takes microseconds, an upstream milliseconds, a failing one seconds.
+BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+SAMPLE = 64  # of so many packed answers one is timed, and counts for all
+
+
+@attrs.define
+class Histogram:
+    """Durations in buckets that end at BOUNDS, the last one open."""
+
+    buckets: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1))
+    total: float = 0.0
+
+    def add(self, seconds: float, times: int = 1) -> None:
+        self.buckets[bisect_left(BOUNDS, seconds)] += times
+        self.total += seconds * times
+
+
+class Ledger:
+    """Queries answered, how long they took, and packets dropped."""
+
+    def __init__(self, packed: PackedAnswers) -> None:
+        self._packed = packed
+        self._queries: Counter[tuple[str, int, int, str]] = Counter()
+        self.durations: dict[str, Histogram] = {"mesh": Histogram(), "upstream": Histogram(), "local": Histogram()}
+        self.dropped: Counter[str] = Counter()
+
+    # from the doors
+
+    def answered(self, transport: str, answered: Answered, seconds: float) -> None:
+        self._queries[transport, answered.type, answered.rcode, answered.source] += 1
+        self.durations[answered.source].add(seconds)
+
+    def sampled(self, seconds: float) -> None:
+        """One packed answer in SAMPLE was timed."""
+        self.durations["mesh"].add(seconds, SAMPLE)
+
+    def drop(self, reason: str) -> None:
+        self.dropped[reason] += 1
+
+    # from the status page
+
+    def queries(self) -> dict[tuple[str, str, str, str], int]:
+        """Queries by (transport, type, rcode, source), as texts."""
+        total: Counter[tuple[str, str, str, str]] = Counter()
+        for (transport, qtype, rcode, source), count in self._queries.items():
+            total[transport, _type_label(qtype), rcode_text(rcode), source] += count
+        for (qtype, rcode), count in self._packed.counts().items():
+            total["udp", _type_label(qtype), rcode_text(rcode), "mesh"] += count
+        return dict(total)
+
+
+def _type_label(qtype: int) -> str:
+    text = type_text(qtype)
+    return "other" if text.startswith("TYPE") else text
