@@ -1,0 +1,120 @@
+"""Root: `meshdns check`. Names of files enter; every problem in them leaves as `file:line: reason`, one in each line.
+
+Agent configurations and name tables are told apart by their content. A configuration's own table file is looked at too.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+import attrs
+
+from meshdns import __version__, defaults, settings, table
+from meshdns.agent import config
+from meshdns.cli import DONE, FAILED
+from meshdns.settings import Problem
+from meshdns.values import quote, size_text
+
+_KEYS = frozenset(field.name for field in attrs.fields(config.AgentConfig))
+_FIRST_KEY = re.compile(rb'\{\s*("?)(\w+)\1\s*:')
+_MANIFEST = re.compile(rb'(?:^|[{,])\s*"?apiVersion"?\s*:', re.MULTILINE)
+_SEEN_FOR_KIND = 4096  # octets that decide what a file is
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a configuration (YAML) or a name table (JSON)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the problems of `args.files`; a file named twice, or by a configuration too, is read once."""
+    seen: set[str] = set()
+    problems = [problem for file in args.files for problem in check(file, seen)]
+    if args.json:
+        print(json.dumps({"files": len(seen), "problems": [attrs.asdict(problem) for problem in problems]}, indent=2))
+    else:
+        for problem in problems:
+            print(_printable(str(problem)))
+        print(summary(len(seen), problems), file=sys.stderr)
+    return FAILED if problems else DONE
+
+
+def _printable(text: str) -> str:
+    """What any terminal takes: a file may be named in letters that this one has not."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def summary(files: int, problems: list[Problem]) -> str:
+    checked = f"{files} file{'' if files == 1 else 's'} checked"
+    if not problems:
+        return f"{checked}, no problems"
+    wrong = len({problem.file for problem in problems})
+    return f"{checked}, {len(problems)} problem{'' if len(problems) == 1 else 's'} in {wrong}"
+
+
+def check(file: str, seen: set[str]) -> Iterator[Problem]:
+    """The problems of one file and of those that it refers to. `seen` holds the real paths of files already checked."""
+    if os.path.realpath(file) in seen:
+        return
+    seen.add(os.path.realpath(file))
+    try:
+        data = _content(file)
+    except OSError as error:
+        yield Problem(file, 1, f"cannot be read: {error.strerror}")
+        return
+    if _MANIFEST.search(data[:_SEEN_FOR_KIND]):
+        version = __version__.rpartition(".")[0]
+        yield Problem(file, 1, f"manifests are not in this version yet ({version}): check configurations and tables")
+    elif is_table(data):
+        yield from check_table(file, data)
+    else:
+        yield from check_config(file, data, seen)
+
+
+def _content(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read(defaults.TABLE_FILE_BYTES + 1)
+
+
+def is_table(data: bytes) -> bool:
+    """Whether a file's content is meant to be a name table: JSON, unless its first key is one of a configuration."""
+    start = data[:_SEEN_FOR_KIND].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start.startswith((b"{", b"[")):
+        return False
+    first = _FIRST_KEY.match(start)
+    if not first:
+        return True
+    key = first[2].decode("ascii", "replace")
+    return key not in _KEYS or (key == "table" and first[1] == b'"')  # Istio's JSON begins with {"table"
+
+
+def check_table(file: str, data: bytes) -> Iterator[Problem]:
+    if len(data) > defaults.TABLE_FILE_BYTES:
+        yield Problem(file, 1, f"the file is larger than {size_text(defaults.TABLE_FILE_BYTES)}; is it the right one?")
+        return
+    try:
+        table.read(data)
+    except table.BadTable as error:
+        yield Problem(file, max(1, error.line), error.reason)
+
+
+def check_config(file: str, data: bytes, seen: set[str]) -> Iterator[Problem]:
+    try:
+        checked = config.parse(data, file)
+    except settings.Invalid as error:
+        yield from error.problems
+        return
+    path = checked.table.file
+    if path is None or os.path.realpath(path) in seen:
+        return
+    try:
+        content = _content(path)
+    except OSError as error:
+        line = settings.lines(data)["table.file"]
+        yield Problem(file, line, f"table.file: {quote(path)} cannot be read: {error.strerror}")
+        return
+    seen.add(os.path.realpath(path))
+    yield from check_table(path, content)

@@ -1,0 +1,94 @@
+"""Vocabulary: every port, path, cap and interval, each with its reason. Durations in seconds, sizes in octets."""
+
+# answers.py, resolver.py
+NEGATIVE_TTL = 5  # of NXDOMAIN and NODATA in the mesh: a service that appears must not stay unknown (CoreDNS uses 5, too)
+ALIAS_HOPS = 8  # aliases behind aliases: more is a mistake in the mesh, and unbound stops at about as many
+PACKED_ANSWERS = 4096  # questions whose answer is kept as bytes: more than a workload asks, 2 MiB at most
+PACKED_TURNS = 16  # orders of addresses kept packed; a service of more addresses is answered anew each time
+PROBE_ZONE = "loop.meshdns.example"  # names below it are our own questions coming back, a forwarding loop
+
+# doors.py
+DRAIN = 3.0  # at the end, what upstreams still owe is waited for so long: clients ask again after about five
+TCP_IDLE = 10.0  # a TCP connection without a whole query for so long is closed (rule D1)
+TCP_CONNECTIONS = 1000  # open at once (rule D1); the one idle longest makes room
+TCP_PENDING = 100  # unanswered queries of one TCP connection; more are read when these are answered
+TCP_BACKLOG = 128  # connections that the kernel holds until we accept them
+UDP_DATAGRAM = 4096  # octets read of one datagram: no query is that long, and one cut short is refused as malformed
+UDP_READS = 100  # datagrams answered before the reactor looks at other sockets and timers
+UDP_BACKLOG = 1 << 20  # octets of datagrams that the kernel holds while we are busy; it grants what it allows
+REFUSAL_MEMORY = 4096  # source addresses whose right to ask is remembered
+REFUSAL_MEMORY_LIFE = 60.0  # for so long: a host's own addresses change with DHCP
+
+# yamltext.py, agent/config.py
+CONFIG_FILE = "/etc/meshdns/agent.yaml"  # where `meshdns` looks when it is told no other
+SETTINGS_MAX_BYTES = 256 * 1024  # of a configuration: some hundred times the largest sensible one
+SETTINGS_MAX_NODES = 10_000  # keys and values in it, so that a hostile file costs milliseconds
+SETTINGS_MAX_DEPTH = 16  # levels; our own keys need six
+SETTINGS_MAX_PROBLEMS = 100  # told of one file: the rest is noise
+LISTEN = (("127.0.0.1", 15053), ("::1", 15053))  # loopback, beside Istio's own 15053 habit; `intercept` brings port 53
+STATUS = ("127.0.0.1", 15054)  # loopback: it tells what the mesh looks like, and asks nobody who they are
+UDP_MAX = 1232  # octets of an answer over UDP: fits one packet on any path (DNS flag day 2020)
+CLUSTER_DOMAIN = "cluster.local"  # what Kubernetes and Istio take when nothing is said
+RESOLV_CONF = "/etc/resolv.conf"
+UPSTREAM_TIMEOUT = 2.0  # for one server's answer, where neither configuration nor resolv.conf says
+UPSTREAM_ATTEMPTS = 2  # rounds over the servers, likewise; what glibc does
+UPSTREAM_DEADLINE = 5.0  # for all of it: glibc's clients give up after 5 s
+UPSTREAM_MAX_INFLIGHT = 2000  # questions outstanding (rule D22)
+CACHE_MAX_BYTES = 16 << 20  # some 50,000 answers (rule D27)
+CACHE_MAX_TTL = 3600.0  # a mistake upstream is forgotten within the hour (rule D25)
+CACHE_SERVE_STALE = 3600.0  # how long after its end an answer may stand in for a failing upstream (rule D26)
+
+# host/resolvconf.py
+RESOLV_MAX_BYTES = 64 * 1024  # read of a resolv.conf; the longest sensible one is some 2 KiB
+RESOLV_NAMESERVERS = 8  # taken of one file: glibc asks three only, but our order by health makes use of more
+RESOLV_SEARCH = 32  # search domains taken of one file, as many as Kubernetes allows
+RESOLV_STUBS = ("127.0.0.53", "127.0.0.54")  # where systemd-resolved listens; what it asks stands elsewhere
+RESOLV_FALLBACKS = (
+    "/run/systemd/resolve/resolv.conf",  # the servers behind systemd-resolved's stub
+    "/var/lib/meshdns/resolv.conf",  # what /etc/resolv.conf was before `meshdns intercept` pointed it at the agent
+)
+
+# entries.py, table.py, agent/tablefile.py
+TABLE_TTL = 30  # seconds, of a table that says none: Istio's own constant
+TABLE_LINE = 1 << 20  # octets of one line: 4,096 addresses take 200 KiB with all else that an entry may say
+TABLE_ENTRY_LIST = 4096  # addresses, ports or pods of one entry: more fit no DNS message (64 KiB, 16 octets each)
+TABLE_STEP = 200  # lines between two breaths while a table loads: 2 ms, in which no packet is answered
+TABLE_FILE_BYTES = 256 << 20  # a larger file is a mistake: a million hosts take 200 MiB
+TABLE_FILE_POLL = 0.5  # seconds; one stat costs some microseconds, and a person who saved the file looks at once
+
+# agent/servers.py, agent/flights.py, agent/upstream.py
+UPSTREAM_UDP_SIZE = 1232  # asked of upstreams: what passes every path unfragmented (DNS flag day 2020)
+UPSTREAM_WAITERS = 1000  # clients waiting for one question; unbound's wait-limit
+UPSTREAM_SOCKETS = 512  # UDP sockets per server: with the id 25 bits to guess, even for who knows all their ports (rule D20)
+UPSTREAM_LEAST_SOCKETS = 4  # per server, however few descriptors there are
+UPSTREAM_SOCKET_USES = 128  # questions per socket, and up to as many again: then it is replaced by one on another port
+UPSTREAM_SPARE_DESCRIPTORS = 256  # never taken by upstream sockets: doors, status, control plane and files need some
+UPSTREAM_READS = 256  # datagrams from upstreams handled before the reactor looks at other sockets and timers
+UPSTREAM_STREAM_IDLE = 5.0  # a TCP connection to a server is kept so long without a question (RFC 7766 section 6.2.3)
+HEDGE_LEAST = 0.02  # before this the next server is not asked (rule D21)
+HEDGE_UNKNOWN = 0.2  # the same of a server whose answers are too few to know: what Tailscale staggers by
+HEDGE_SAMPLES = 64  # recent answers of a server whose 95th percentile is its hedge
+SUSPECT_AFTER = 3  # hedges in a row without any reply between them: the server is asked last
+DEAD_AFTER = 2  # timeouts in a row without any reply between them: it is dead; CoreDNS takes two failed checks
+EXPLORE_EVERY = 64  # of so many questions one is also put to another server, so that its latency stays known
+PROBE_DEAD = 1.0  # a dead server is probed so often: it must be back in use two seconds after its return
+PROBE_LOOP = 60.0  # and one that sends our questions back to us so often
+
+# agent/explain.py, agent/nearby.py
+NEARBY_SCANNED = 100_000  # hosts looked through for one like a name that is not there: some 15 ms, on a person's request
+NEARBY_COMPARED = 200  # of these compared letter by letter
+NEARBY_SIMILAR = 0.75  # of the letters must agree: a slip or two in a short name
+NEARBY_HINTS = 3  # told at most: more are no help
+
+# agent/status.py
+STATUS_CONNECTIONS = 64  # open at once; the one idle longest makes room. Scrapers, probes and people are few
+STATUS_IDLE = 30.0  # a connection without a request is closed after so long
+STATUS_REQUEST = 60.0  # a response not taken by then is given up: it may hold an old table
+STATUS_LINE = 4096  # octets of a request's first line and of each header: a name has at most 1,004 when escaped
+STATUS_HEADERS = 16384  # octets of all headers of a request
+STATUS_PIECE = 200  # lines of a table written at once: some milliseconds, in which no packet is answered
+
+# cli
+AGENT_TIMEOUT = 5.0  # an agent that has not answered a command by then is stuck
+QUERY_TIMEOUT = 6.0  # for a DNS answer: longer than upstream.deadline, so that its own failure is seen
+TABLE_BODY = 512 << 20  # octets of a response that a command takes: a million hosts print as 250 MiB
