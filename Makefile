@@ -1,0 +1,91 @@
+# What each target does: `make help`. Everything is kept in .venv; `make clean` takes it away again.
+
+PYTHON ?= python3
+TESTS ?= tests
+CONFIG ?= examples/agent.yaml
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Folders too, so that a module that went away is noticed.
+SOURCES := pyproject.toml setup.cfg $(shell find meshdns twisted -name __pycache__ -prune -o -name dropin.cache -prune -o -print)
+
+# Installed for real, as a user has it. The two folders are setuptools' scratch: what an old one holds ends in the wheel.
+define install
+	@echo "installing $(1) into .venv"
+	@rm -rf build meshdns.egg-info
+	@$(PIP) install --quiet '$(1)'
+	@rm -rf build meshdns.egg-info
+	@touch $@
+endef
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help run test lint bench clean python-is-fit
+
+help:
+	@echo "make run    install meshdns into .venv and run the agent on examples/, in the foreground"
+	@echo "make test   install it with what the tests need, and run them (TESTS=tests.test_names runs some)"
+	@echo "make lint   ruff, ruff format --check and mypy"
+	@echo "make bench  measure it beside unbound and dnsmasq"
+	@echo "make clean  remove .venv and all that was built"
+	@echo
+	@echo "PYTHON=/path/to/python3 chooses the Python, 3.11 or newer; CONFIG=FILE what 'make run' runs."
+
+run: .venv/.run
+	@echo
+	@echo "Starting the agent on 127.0.0.1:15053 with $(CONFIG); Ctrl-C ends it. Try, in another terminal:"
+	@echo
+	@echo "  dig @127.0.0.1 -p 15053 productpage.ns1.svc.cluster.local"
+	@echo "  dig @127.0.0.1 -p 15053 productpage.ns1.svc.cluster.local.ns1.svc.cluster.local"
+	@echo "  dig @127.0.0.1 -p 15053 AAAA db1.example.com"
+	@echo
+	@command -v dig >/dev/null || { echo "(dig is in the package bind9-dnsutils.)"; echo; }
+	@$(BIN)/twistd -n --pidfile= meshdns --config '$(CONFIG)' & agent=$$!; trap "kill $$agent" INT TERM; \
+	    wait $$agent || wait $$agent; case $$? in 0|143) ;; *) exit 1 ;; esac
+
+test: .venv/.test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m twisted.trial $(TESTS)
+
+lint: .venv/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist meshdns.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	rm -f twisted/plugins/dropin.cache
+
+.venv/.run: $(SOURCES) | $(BIN)/python
+	$(call install,.)
+
+.venv/.test: $(SOURCES) | $(BIN)/python
+	$(call install,.[test])
+
+# mypy must see the dependencies as they are installed.
+.venv/.lint: $(SOURCES) | $(BIN)/python
+	$(call install,.[lint])
+
+$(BIN)/python:
+	@$(MAKE) --no-print-directory python-is-fit
+	@echo "making a virtual environment in .venv"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+# Debian leaves ensurepip out of python3; without it `python3 -m venv` fails half-way.
+python-is-fit:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "meshdns needs Python 3.11 or newer, and '$(PYTHON)' is not. Install python3, or say where it is:" >&2; \
+	    echo "  make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "installing python3-venv"; \
+	        apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y python3-venv </dev/null; \
+	    fi; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "'$(PYTHON)' cannot make virtual environments: ensurepip is missing. On Debian and Ubuntu, run" >&2; \
+	    echo "  sudo apt-get install python3-venv" >&2; \
+	    echo "and then make again." >&2; exit 1; }

@@ -1,0 +1,5 @@
+"""Root: what `twistd` can run. It imports nothing of meshdns: every `twistd` on the machine reads this file."""
+
+from twisted.application.service import ServiceMaker
+
+agent = ServiceMaker("meshdns", "meshdns.agent.service", "the mesh's DNS proxy beside a workload", "meshdns")
