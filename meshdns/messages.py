@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from meshdns import wire
-from meshdns.wire import Edns, Query, Spot
+from meshdns.wire import Body, Edns, Query, Spot
 
 UDP_SIZE = 1232  # what our OPT offers: fits into one IPv6 packet on any path (DNS flag day 2020)
 TCP_LIMIT = 65535
@@ -182,51 +182,55 @@ def refuse(packet: bytes, rcode: int) -> bytes:
 # What an upstream said
 
 
-def relay(query: Query, message: bytes, limit: int) -> bytes:
+def relay(query: Query, message: bytes, limit: int, body: Body | None = None) -> bytes:
     """An upstream's whole reply to the query's question, for this client: bytes unchanged but for what rule D18 names.
 
     The id, the question's case, RD, CD, RA and AA are patched; OPT is dropped, added or made ours; what does not fit
-    into `limit` octets is cut record by record, with TC set.
+    into `limit` octets is cut record by record, with TC set. `body` is where its records stand, where that is known.
     """
-    spots = wire.spots(message)
-    opt = next((spot for spot in spots if spot.type == wire.OPT and spot.section == 3), None)
-    if opt and opt is not spots[-1]:
-        return _relay_rebuilt(query, message, opt, limit)
-    kept = spots[:-1] if opt else spots
-    body_start = 12 + len(query.question)
-    ours = _our_opt(query.edns, wire.edns_at(message, opt) if opt else None, opt.ttl >> 24 if opt else 0)
-    flags = _relayed_flags(query, message)
-    room = limit - len(ours)
-    while kept and kept[-1].end > room:
-        kept.pop()
-        flags |= wire.TC
-    end = kept[-1].end if kept else body_start
-    counts = [0, 0, 0, 0]
-    for spot in kept:
-        counts[spot.section] += 1
-    header = wire.HEADER.pack(query.id, flags, 1, counts[1], counts[2], counts[3] + bool(ours))
-    return b"".join((header, query.question, message[body_start:end], ours))
+    fixed, end, opt = body or wire.body(message)
+    if opt:
+        if fixed[-1] != opt + 1:
+            return _relay_rebuilt(query, message, opt, limit)
+        end = opt
+    high = message[2] & 0xFA | query.flags >> 8 & 0x01  # not AA; RD as asked
+    low = message[3] & 0xEF | 0x80 | query.flags & 0x10  # RA; CD as asked
+    ours = _our_opt(query.edns, message, opt) if query.edns else b""
+    counts = message[4:10]
+    additional = (message[10] << 8 | message[11]) - bool(opt)
+    if end + len(ours) > limit:
+        high |= 0x02
+        end, counts, additional = _cut(message, fixed[:-1] if opt else fixed, limit - len(ours))
+    additional += bool(ours)
+    head = bytes((query.id >> 8, query.id & 0xFF, high, low))
+    return b"".join(
+        (head, counts, bytes((additional >> 8, additional & 0xFF)), query.question, message[12 + len(query.question) : end], ours)
+    )
 
 
-def _relayed_flags(query: Query, message: bytes) -> int:
-    flags: int = wire.HEADER.unpack_from(message)[1]
-    flags &= ~(wire.AA | wire.RD | wire.CD)
-    return flags | wire.RA | query.flags & (wire.RD | wire.CD)
+def _our_opt(client: Edns, message: bytes, opt: int) -> bytes:
+    """The OPT record of a relayed answer: our size, the client's DO, the upstream's options and upper rcode bits."""
+    if not opt:
+        return wire.opt_record(UDP_SIZE, 0, client.do, b"")
+    return wire.opt_record(UDP_SIZE, message[opt + 5], client.do, wire.edns_at(message, opt).options)
 
 
-def _our_opt(client: Edns | None, upstream: Edns | None, rcode_high: int) -> bytes:
-    """The OPT record of a relayed answer: our size, the client's DO, the upstream's options."""
-    if client is None:
-        return b""
-    return wire.opt_record(UDP_SIZE, rcode_high, client.do, upstream.options if upstream else b"")
+def _cut(message: bytes, fixed: list[int], room: int) -> tuple[int, bytes, int]:
+    """Where the last record ends that fits into the room, and the counts up to there, those of additional apart."""
+    starts = [wire.skip_name(message, 12) + 4]
+    for position in fixed:
+        starts.append(position + 10 + (message[position + 8] << 8 | message[position + 9]))
+    kept = max((n for n, start in enumerate(starts) if start <= room), default=0)
+    _, _, _, answers, authorities, _ = wire.HEADER.unpack_from(message)
+    counts = min(kept, answers), max(0, min(kept - answers, authorities))
+    return starts[kept], struct.pack("!3H", 1, *counts), kept - sum(counts)
 
 
-def _relay_rebuilt(query: Query, message: bytes, opt: Spot, limit: int) -> bytes:
+def _relay_rebuilt(query: Query, message: bytes, opt: int, limit: int) -> bytes:
     """As `relay`, for the rare message whose OPT is not last: names behind it may point past it, so all is written anew."""
-    edns = wire.edns_at(message, opt)
-    rcode = opt.ttl >> 24 << 4 | message[3] & 0x0F
-    flags = _relayed_flags(query, message)
-    out = render(query, records(message), limit=limit, rcode=rcode, ad=bool(flags & wire.AD), options=edns.options)
+    rcode = message[opt + 5] << 4 | message[3] & 0x0F
+    options = wire.edns_at(message, opt).options
+    out = render(query, records(message), limit=limit, rcode=rcode, ad=bool(message[3] & wire.AD), options=options)
     return out[:2] + bytes([out[2] | message[2] & wire.TC >> 8]) + out[3:]
 
 

@@ -102,6 +102,15 @@ class Spot(NamedTuple):
     end: int
 
 
+class Body(NamedTuple):
+    """Where the records of a checked message stand: the offset behind each owner name, the end of the last record, and
+    the start of OPT where there is one, else 0."""
+
+    fixed: list[int]
+    end: int
+    opt: int
+
+
 class Malformed(ValueError):
     """A message whose bytes do not make sense; the text says where."""
 
@@ -163,21 +172,19 @@ def _skip_labels(packet: bytes, position: int) -> int:
 
 def _read_edns(packet: bytes, position: int, before: int, additional: int) -> Edns | None:
     """The OPT record behind a query's question, of which there may be one and only in the additional section."""
-    found = walk(packet, position, (0, before, additional))
-    if (found[-1].end if found else position) != len(packet):
+    body = walk(packet, position, before, additional)
+    if body.end != len(packet):
         raise Malformed("bytes behind the last record")
-    return _only_opt(packet, found)
+    return edns_at(packet, body.opt) if body.opt else None
 
 
-def edns_at(message: bytes, spot: Spot) -> Edns:
-    """What the OPT record at a spot says; raises Malformed."""
-    if message[spot.start] or spot.rdata - spot.start != 11:
-        raise Malformed("OPT belongs to the root")
-    options = message[spot.rdata : spot.end]
-    for position in option_starts(options):
-        if position > len(options):
-            raise Malformed("an EDNS option is cut short")
-    return Edns(spot.cls, spot.ttl >> 16 & 0xFF, bool(spot.ttl & DO), options)
+def edns_at(message: bytes, start: int) -> Edns:
+    """What the OPT record that begins at an offset says; it has been walked over. Raises Malformed for its options."""
+    _, size, flags, length = _FIXED.unpack_from(message, start + 1)
+    options = message[start + 11 : start + 11 + length]
+    if options:
+        option_starts(options)
+    return Edns(size, flags >> 16 & 0xFF, bool(flags & DO), options)
 
 
 def option_starts(options: bytes) -> list[int]:
@@ -187,29 +194,34 @@ def option_starts(options: bytes) -> list[int]:
         if len(starts) > _MAX_OPTIONS or starts[-1] + 4 > len(options):
             raise Malformed("too many EDNS options, or one cut short")
         starts.append(starts[-1] + 4 + _PAIR.unpack_from(options, starts[-1])[1])
+    if starts[-1] > len(options):
+        raise Malformed("an EDNS option is cut short")
     return starts
 
 
-def walk(message: bytes, position: int, counts: tuple[int, int, int]) -> list[Spot]:
-    """Where each record behind the question stands, every one whole (rule D24); raises Malformed."""
-    spots = []
-    size = len(message)
-    for section, count in enumerate(counts, 1):
-        for _ in range(count):
-            if size - position < 11:
-                raise Malformed("fewer records than the header says")
-            start = position
-            # An owner is most often a pointer to the question's name.
-            position = position + 2 if message[position : position + 2] == b"\xc0\x0c" else skip_name(message, position)
-            if size - position < 10:
-                raise Malformed("a record is cut short")
-            rtype, cls, ttl, length = _FIXED.unpack_from(message, position)
-            rdata = position + 10
-            position = rdata + length
-            if position > size or _ADDRESS_LENGTH.get(rtype, length) != length:
-                raise Malformed("RDATA is cut short or has an impossible length")
-            spots.append(Spot(section, start, rtype, cls, ttl, rdata, position))
-    return spots
+def walk(message: bytes, position: int, before: int, additional: int) -> Body:
+    """Go over the records behind the question, `before` in answer and authority; every one must be whole (rule D24).
+
+    OPT may stand once, among the additional ones, and belongs to the root (RFC 6891 section 6.1.1). Raises Malformed.
+    """
+    fixed: list[int] = []
+    opt, size, unpack = 0, len(message), _FIXED.unpack_from
+    for number in range(before + additional):
+        start = position
+        # An owner is most often a pointer to the question's name.
+        position = position + 2 if message[position : position + 2] == b"\xc0\x0c" else skip_name(message, position)
+        if size - position < 10:
+            raise Malformed("fewer records than the header says")
+        rtype, _, _, length = unpack(message, position)
+        fixed.append(position)
+        if rtype == OPT:
+            if opt or number < before or position != start + 1:
+                raise Malformed("OPT stands twice, in the wrong section or under a name")
+            opt = start
+        position += 10 + length
+        if position > size or _ADDRESS_LENGTH.get(rtype, length) != length:
+            raise Malformed("RDATA is cut short or has an impossible length")
+    return Body(fixed, position, opt)
 
 
 def skip_name(message: bytes, position: int) -> int:
@@ -245,13 +257,26 @@ def read_name(message: bytes, position: int) -> tuple[bytes, int]:
     return b"".join(parts), end or position + 1
 
 
-def spots(message: bytes) -> list[Spot]:
-    """Where each record of a message with one question stands; raises Malformed."""
-    qdcount, *counts = HEADER.unpack_from(message)[2:] if len(message) >= 12 else (0, 0, 0, 0)
+def body(message: bytes) -> Body:
+    """Where the records of a message with one question stand; raises Malformed."""
+    qdcount, ancount, nscount, arcount = HEADER.unpack_from(message)[2:] if len(message) >= 12 else (0, 0, 0, 0)
     if qdcount != 1:
         raise Malformed("not exactly one question")
-    end = skip_name(message, 12) + 4
-    return walk(message, end, (counts[0], counts[1], counts[2]))
+    return walk(message, skip_name(message, 12) + 4, ancount + nscount, arcount)
+
+
+def spots(message: bytes) -> list[Spot]:
+    """Each record of a message with one question; raises Malformed."""
+    found = []
+    ancount, nscount = HEADER.unpack_from(message)[3:5] if len(message) >= 12 else (0, 0)
+    fixed = body(message).fixed
+    start = skip_name(message, 12) + 4
+    for number, position in enumerate(fixed):
+        rtype, cls, ttl, length = _FIXED.unpack_from(message, position)
+        section = 1 if number < ancount else 2 if number < ancount + nscount else 3
+        found.append(Spot(section, start, rtype, cls, ttl, position + 10, position + 10 + length))
+        start = position + 10 + length
+    return found
 
 
 # Towards upstreams
@@ -279,9 +304,15 @@ def opt_record(udp_size: int, rcode_high: int, do: bool, options: bytes) -> byte
 
 def reply_fits(message: bytes, question: bytes) -> str | None:
     """None for a whole reply to exactly this question, else the reason it is none (rule D24). The id is the caller's."""
+    read = read_reply(message, question)
+    return read if isinstance(read, str) else None
+
+
+def read_reply(message: bytes, question: bytes) -> Body | str:
+    """Where the records stand in a whole reply to exactly this question, else the reason it is none (rule D24)."""
     if len(message) < 12:
         return "short"
-    _, flags, qdcount, *counts = HEADER.unpack_from(message)
+    _, flags, qdcount, ancount, nscount, arcount = HEADER.unpack_from(message)
     if not flags & QR:
         return "not-a-reply"
     if flags & OPCODE:
@@ -291,23 +322,12 @@ def reply_fits(message: bytes, question: bytes) -> str | None:
     if qdcount != 1 or asked != question:
         return "case" if qdcount == 1 and asked.lower() == question.lower() else "question"
     try:
-        found = walk(message, end, (counts[0], counts[1], counts[2]))
-        if counts[2]:
-            _only_opt(message, found)
+        read = walk(message, end, ancount + nscount, arcount)
+        if read.opt:
+            edns_at(message, read.opt)
     except Malformed:
         return "malformed"
-    return None
-
-
-def _only_opt(message: bytes, spots: list[Spot]) -> Edns | None:
-    """What the one OPT record among these says, if there is one; raises Malformed for a second or a misplaced one."""
-    found = None
-    for spot in spots:
-        if spot.type == OPT:
-            if found or spot.section != 3:
-                raise Malformed("OPT stands twice or in the wrong section")
-            found = edns_at(message, spot)
-    return found
+    return read
 
 
 def is_truncated(message: bytes) -> bool:
@@ -317,9 +337,5 @@ def is_truncated(message: bytes) -> bool:
 def rcode(message: bytes) -> int:
     """The rcode of a well-formed message, all twelve bits where it carries OPT."""
     low = message[3] & 0x0F
-    if not HEADER.unpack_from(message)[5]:
-        return low
-    for spot in reversed(spots(message)):
-        if spot.type == OPT and spot.section == 3:
-            return spot.ttl >> 24 << 4 | low
-    return low
+    opt = body(message).opt if HEADER.unpack_from(message)[5] else 0
+    return message[opt + 5] << 4 | low if opt else low

@@ -126,7 +126,7 @@ class RelayTests(SynchronousTestCase):
             query = asked(rdtype=rdtype, use_edns=0, want_dnssec=True)
             upstream = upstream_reply(rdtype)
             relayed = messages.relay(query, upstream, 1232)
-            opt = len(wire.opt_record(0, 0, False, wire.edns_at(upstream, wire.spots(upstream)[-1]).options))
+            opt = len(wire.opt_record(0, 0, False, wire.edns_at(upstream, wire.body(upstream).opt).options))
             self.assertEqual(relayed[:2], query.id.to_bytes(2, "big"))
             self.assertEqual(relayed[12 : 12 + len(query.question)], query.question)
             self.assertEqual(relayed[12 + len(query.question) : -opt], upstream[12 + len(query.question) : -opt])
