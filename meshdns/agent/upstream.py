@@ -1,0 +1,452 @@
+"""Outside: the sockets towards upstream servers, and the one timer of the questions put to them.
+
+An Ask and a callable for its result enter; datagrams and TCP frames go out and come in. What any of them means is decided
+in `flights`: this module must never look into a message.
+"""
+
+import errno
+import resource
+import secrets
+import select
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IReadDescriptor, ITCPTransport
+from twisted.internet.protocol import ClientFactory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import Int16StringReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from meshdns.agent.flights import Failed, Finished, Flights, Result, Send, Steps
+from meshdns.agent.servers import STREAM, Options
+from meshdns.defaults import (
+    UPSTREAM_LEAST_SOCKETS,
+    UPSTREAM_READS,
+    UPSTREAM_SOCKETS,
+    UPSTREAM_SPARE_DESCRIPTORS,
+    UPSTREAM_STREAM_IDLE,
+)
+from meshdns.values import Server
+from meshdns.wire import Ask
+
+Done = Callable[[Result], None]
+
+_DATAGRAM = 65535
+_NEVER = float("inf")
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Upstream:
+    """Questions to one set of upstream servers.
+
+    The reactor's `seconds` must be a monotonic clock. `sockets` bounds the UDP sockets of all servers together; by default
+    it is what RLIMIT_NOFILE leaves.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, servers: Sequence[Server], options: Options | None = None, *, sockets: int | None = None
+    ) -> None:
+        self._reactor = reactor
+        self._seconds: Callable[[], float] = reactor.seconds
+        self._servers = servers
+        self._options = options or Options()
+        self._limit = sockets
+        self._flights = Flights(secrets.randbits)
+        self._pool = _Pool(self._arrived, self._failed)
+        self._sockets: dict[int, list[_Socket | None]] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._closing: set[_Stream] = set()
+        self._timer: IDelayedCall | None = None
+        self._wake = _NEVER
+        self._stopped = False
+        self._when_closed: Deferred[None] | None = None
+
+    # from the root
+
+    def start(self) -> None:
+        """Put a probe to every server: does it live, does it forward to us (rule D19)?"""
+        self._reactor.addReader(self._pool)
+        self.replace(self._servers, self._options)
+
+    def replace(self, servers: Sequence[Server], options: Options) -> None:
+        """Other servers or options. Questions under way finish with those they have; servers in both are kept as known."""
+        self._servers, self._options = servers, options
+        steps = self._flights.replace(servers, options, self._slots(servers), self._seconds())
+        for peer in self._flights.servers:
+            for slot in self._sockets.setdefault(peer.index, [])[len(peer.left) :]:
+                self._close_socket(slot)
+            row = self._sockets[peer.index][: len(peer.left)]
+            self._sockets[peer.index] = row + [None] * (len(peer.left) - len(row))
+        self._run(steps)
+        self._release()
+
+    def stop(self) -> Deferred[None]:
+        """Fail whoever waits and close everything; fires when the last connection is gone."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._run(self._flights.abandon())
+        for index in list(self._sockets):
+            self._forget(index)
+        self._reactor.removeReader(self._pool)
+        self._pool.close()
+        if not self._closing:
+            return succeed(None)
+        self._when_closed = Deferred()
+        return self._when_closed
+
+    def _slots(self, servers: Sequence[Server]) -> int:
+        """UDP sockets for each server."""
+        limit = self._limit
+        if limit is None:
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            limit = 1 << 20 if soft == resource.RLIM_INFINITY else soft - UPSTREAM_SPARE_DESCRIPTORS
+        return max(UPSTREAM_LEAST_SOCKETS, min(UPSTREAM_SOCKETS, limit // max(1, len(servers))))
+
+    # from the resolver
+
+    def ask(self, ask: Ask, done: Done) -> None:
+        """Ask; `done` is called once with the result, at once when there is nobody to ask or nothing free to ask with."""
+        if self._stopped:
+            done(Failed("stopped", 22, "the agent is stopping"))
+            return
+        steps = self._flights.ask(ask, done, self._seconds())
+        if steps:
+            self._run(steps)
+
+    def is_own_probe(self, name: bytes) -> bool:
+        """Whether a lower-case wire name that a client asks for is a probe of ours, which no client can know."""
+        ours, steps = self._flights.own_probe(name, self._seconds())
+        self._run(steps)
+        return ours
+
+    # from the status page
+
+    @property
+    def inflight(self) -> int:
+        return self._flights.inflight
+
+    @property
+    def joined(self) -> int:
+        """Questions that were not asked since the same was under way."""
+        return self._flights.joined
+
+    @property
+    def shed(self) -> int:
+        """Questions failed at once since too many were under way."""
+        return self._flights.shed
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Messages that answered no question, by reason."""
+        return dict(self._flights.dropped)
+
+    def status(self) -> list[dict[str, Any]]:
+        """The servers in their configured order; durations in seconds, `answers` and `seconds` make the mean."""
+        return [
+            {
+                "server": peer.label,
+                "state": peer.state,
+                "latency": peer.smoothed,
+                "hedge": peer.hedge,
+                "outstanding": peer.outstanding,
+                "sockets": sum(slot is not None for slot in self._sockets.get(peer.index, ())),
+                "max_sockets": 0 if peer.is_stream else len(peer.left),
+                "requests": dict(peer.outcomes),
+                "answers": peer.answers,
+                "seconds": peer.seconds,
+                "keeps_case": peer.cased,
+                "edns": peer.edns,
+            }
+            for peer in self._flights.servers
+        ]
+
+    # from the sockets
+
+    def _arrived(self, one: "_Socket", message: bytes) -> None:
+        steps = self._flights.received(one.server, one.slot, message, self._seconds())
+        if steps:
+            self._run(steps)
+
+    def _failed(self, one: "_Socket", error: OSError) -> None:
+        self._run(self._flights.failed(one.server, one.slot, _sentence(error), self._seconds()))
+
+    # Carrying out
+
+    def _run(self, steps: Steps) -> None:
+        sent = False
+        for step in steps:  # it grows while it is walked
+            if type(step) is Send:
+                if self._stopped:
+                    continue
+                sent = True
+                steps += self._send_stream(step) if step.slot == STREAM else self._send(step)
+            elif type(step) is Finished:
+                self._hand_out(step.waiters, step.result)
+            else:
+                self._log.warn("{notice}", notice=step[0])
+        if sent and self._flights.soonest < self._wake:
+            self._arm()
+
+    def _hand_out(self, waiters: Sequence[Any], result: Result) -> None:
+        for waiter in waiters:
+            try:
+                waiter(result)
+            except Exception:  # one client's trouble must not cost the others their answer
+                self._log.failure("an upstream's answer could not be handed on")
+
+    def _send(self, step: Send) -> Steps:
+        row = self._sockets[step.server]
+        slot = row[step.slot]
+        try:
+            if step.fresh:
+                slot = self._open(step, slot)
+            if slot is None:
+                return self._flights.no_socket(step, self._seconds())
+            slot.send(step.message)
+        except OSError as error:
+            return self._flights.failed(
+                step.server, step.slot, _sentence(error), self._seconds(), closed=row[step.slot] is None
+            )
+        return []
+
+    def _open(self, step: Send, old: "_Socket | None") -> "_Socket | None":
+        """A new socket in a slot, and so another port. Without descriptors the old one goes on, if there is one."""
+        server = self._flights.peers[step.server].server
+        try:
+            new = _Socket(server, step.server, step.slot)
+            self._pool.add(new)
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                return old
+            raise
+        self._sockets[step.server][step.slot] = new
+        self._close_socket(old)
+        return new
+
+    def _close_socket(self, slot: "_Socket | None") -> None:
+        if slot is not None:
+            self._pool.remove(slot)
+
+    # Connections
+
+    def _send_stream(self, step: Send) -> Steps:
+        peer = self._flights.peers[step.server]
+        stream = self._streams.get(step.server)
+        if stream is None:
+            if peer.server.transport == "tls":
+                return self._flights.failed(step.server, STREAM, "cannot be asked over TLS yet", self._seconds())
+            stream = self._streams[step.server] = _Stream(self, step.server)
+            stream.connector = self._dial(peer.server, _StreamFactory(stream))
+        if peer.streaming == 1:
+            stream.expires = self._seconds() + self._options.timeout
+        stream.write(step.message)
+        return []
+
+    def _dial(self, server: Server, factory: ClientFactory) -> IConnector:
+        """Begin to connect; DNS over TLS will differ here only. Connections expire by our own timer."""
+        return cast(IConnector, self._reactor.connectTCP(server.host, server.port, factory, timeout=None))
+
+    def stream_received(self, stream: "_Stream", message: bytes) -> None:
+        self._run(self._flights.received(stream.server, STREAM, message, self._seconds()))
+        self._expect(stream)
+
+    def _expect(self, stream: "_Stream") -> None:
+        """Something happened on a connection: it has time again for the next thing."""
+        peer = self._flights.peers.get(stream.server)
+        wait = self._options.timeout if peer and peer.streaming else UPSTREAM_STREAM_IDLE
+        stream.expires = self._seconds() + wait
+        self._arm()
+
+    def stream_connected(self, stream: "_Stream") -> None:
+        self._expect(stream)
+
+    def stream_lost(self, stream: "_Stream", text: str) -> None:
+        self._closing.discard(stream)
+        if self._streams.get(stream.server) is stream:
+            del self._streams[stream.server]
+            self._run(self._flights.failed(stream.server, STREAM, text, self._seconds(), reused=stream.served))
+        if self._when_closed is not None and not self._closing:
+            done, self._when_closed = self._when_closed, None
+            done.callback(None)
+
+    def _hang_up(self, stream: "_Stream") -> None:
+        """Close a connection that is idle or stuck; no further question goes there."""
+        del self._streams[stream.server]
+        self._closing.add(stream)
+        stream.hang_up()
+
+    # The one timer
+
+    def _arm(self) -> None:
+        wake = self._flights.next_wake()
+        for stream in self._streams.values():
+            wake = stream.expires if wake is None or stream.expires < wake else wake
+        if self._stopped or wake is None or wake >= self._wake:
+            return
+        delay = max(0.0, wake - self._seconds())
+        self._wake = wake
+        if self._timer is None:
+            self._timer = self._reactor.callLater(delay, self._tick)
+        else:
+            self._timer.reset(delay)
+
+    def _tick(self) -> None:
+        self._timer, self._wake = None, _NEVER
+        now = self._seconds()
+        for stream in [stream for stream in self._streams.values() if stream.expires <= now]:
+            self._hang_up(stream)
+            self._run(self._flights.failed(stream.server, STREAM, "gave no answer over TCP in time", now))
+        self._run(self._flights.tick(now))
+        self._release()
+        self._arm()
+
+    def _release(self) -> None:
+        """Close what belongs to replaced servers once no question needs them."""
+        if len(self._flights.peers) > len(self._flights.servers):
+            for index in self._flights.release():
+                self._forget(index)
+
+    def _forget(self, index: int) -> None:
+        for slot in self._sockets.pop(index, ()):
+            self._close_socket(slot)
+        if stream := self._streams.get(index):
+            self._hang_up(stream)
+
+
+class _Socket:
+    """A connected UDP socket: the kernel lets pass only what comes from the server's address and port (rule D20)."""
+
+    def __init__(self, server: Server, index: int, slot: int) -> None:
+        self.server = index
+        self.slot = slot
+        family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._socket.connect((server.host, server.port))
+        except OSError:
+            self._socket.close()
+            raise
+        self.number = self._socket.fileno()
+        self.receive = self._socket.recv
+        self.send = self._socket.send
+        self.close = self._socket.close
+
+
+@implementer(IReadDescriptor)
+class _Pool:
+    """All UDP sockets behind one descriptor, for the reactor's way to each of hundreds is longer than reading it.
+
+    From each that is readable one datagram is read at a time, so that a flood on one leaves the others their turn.
+    """
+
+    def __init__(self, arrived: Callable[[_Socket, bytes], None], failed: Callable[[_Socket, OSError], None]) -> None:
+        self._arrived = arrived
+        self._failed = failed
+        self._epoll = select.epoll()
+        self._number = self._epoll.fileno()
+        self._sockets: dict[int, _Socket] = {}
+
+    def add(self, one: _Socket) -> None:
+        self._epoll.register(one.number, select.EPOLLIN)
+        self._sockets[one.number] = one
+
+    def remove(self, one: _Socket) -> None:
+        del self._sockets[one.number]
+        self._epoll.unregister(one.number)
+        one.close()
+
+    def close(self) -> None:
+        self._number = -1
+        self._epoll.close()
+
+    def fileno(self) -> int:
+        return self._number
+
+    def logPrefix(self) -> str:
+        return "upstream"
+
+    def doRead(self) -> None:
+        sockets, arrived = self._sockets, self._arrived
+        for number, _ in self._epoll.poll(0, UPSTREAM_READS):
+            one = sockets.get(number)
+            if one is None:  # closed by what an earlier one led to
+                continue
+            try:
+                message = one.receive(_DATAGRAM)
+            except BlockingIOError:
+                continue
+            except OSError as error:  # such as an ICMP error: the server's host says that nothing listens
+                self._failed(one, error)
+                continue
+            arrived(one, message)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended."""
+
+
+class _Stream(Int16StringReceiver):
+    """A TCP connection to a server: several questions at once, answered in any order (RFC 7766 section 6.2.1)."""
+
+    def __init__(self, upstream: Upstream, server: int) -> None:
+        self.server = server
+        self.served = False
+        self.expires = float("inf")
+        self.connector: IConnector | None = None
+        self._upstream = upstream
+        self._waiting: list[bytes] | None = []
+
+    def write(self, message: bytes) -> None:
+        if self._waiting is None:
+            self.sendString(message)
+        else:
+            self._waiting.append(message)
+
+    def hang_up(self) -> None:
+        if self.connector is not None and self._waiting is not None:
+            self.connector.disconnect()
+        elif self.transport is not None:
+            cast(ITCPTransport, self.transport).abortConnection()
+
+    def connectionMade(self) -> None:
+        waiting, self._waiting = self._waiting or (), None
+        for message in waiting:
+            self.sendString(message)
+        self._upstream.stream_connected(self)
+
+    def stringReceived(self, message: bytes) -> None:
+        self.served = True
+        self._upstream.stream_received(self, message)
+
+    def refused(self, reason: Failure) -> None:
+        self._upstream.stream_lost(self, f"cannot be reached over TCP: {reason.getErrorMessage()}")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._upstream.stream_lost(self, "closed its TCP connection without an answer")
+
+
+class _StreamFactory(ClientFactory):
+    noisy = False
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+
+    def buildProtocol(self, address: IAddress | None) -> _Stream:
+        return self._stream
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self._stream.refused(reason)
+
+
+def _sentence(error: OSError) -> str:
+    return (
+        "refuses the question: nothing listens there"
+        if error.errno == errno.ECONNREFUSED
+        else f"cannot be reached: {error.strerror}"
+    )
