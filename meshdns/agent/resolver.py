@@ -23,6 +23,7 @@ from meshdns.wire import Ask, Query
 
 _PROBES = names.parse(PROBE_ZONE)
 _VERSION_NAMES = frozenset({names.parse("version.bind"), names.parse("version.server")})
+_TRANSFERS = frozenset({wire.AXFR, wire.IXFR})
 _NOT_READY = 14  # EDE code of RFC 8914
 
 
@@ -63,6 +64,9 @@ class Decision:
     found: Found | None = None
     walk: Walk | None = None
     zone: bytes | None = None
+
+
+_THEIRS = Decision("D10")
 
 
 class Resolver:
@@ -148,6 +152,8 @@ class Resolver:
         walk = self._search.walk(name, authority)
         if walk and walk.found:
             return Decision("D8", walk.found, walk, zone)
+        if walk is None and zone is None:
+            return _THEIRS
         # A name inside a mesh zone never leaves; the client goes on with its own search after this NXDOMAIN.
         return Decision("D9" if zone else "D10", None, walk, zone)
 
@@ -156,9 +162,8 @@ class Resolver:
         if query.cls == wire.CH and query.name in _VERSION_NAMES and query.type in (wire.TXT, wire.ANY):
             version = Record(query.name, wire.TXT, 0, messages.txt_rdata(f"meshdns {__version__}"), wire.CH)
             return self._say(query, limit, "local", Sections([version]))
-        if query.cls not in (wire.IN, wire.ANY_CLASS) or query.type in (wire.AXFR, wire.IXFR):
-            return self._say(query, limit, "local", Sections(), wire.REFUSED)
-        if names.within(query.name, _PROBES) and self._is_own_probe(query.name):
+        foreign = query.cls != wire.IN and query.cls != wire.ANY_CLASS
+        if foreign or query.type in _TRANSFERS or (query.name.endswith(_PROBES) and self._is_own_probe(query.name)):
             return self._say(query, limit, "local", Sections(), wire.REFUSED)
         return None
 

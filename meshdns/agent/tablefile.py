@@ -31,7 +31,7 @@ class TableFile:
         self._adopt = adopt
         self._clock = clock
         self._held: tuple[int, str] | None = None  # hosts and generation in force
-        self._trouble = ""  # why the file as it is now is no use
+        self.trouble = ""  # why the file as it is now is of no use
         self._told = False
         self._life = self._watch()
         self._call: IDelayedCall | None = None
@@ -86,7 +86,7 @@ class TableFile:
 
     def _good(self, table: Table) -> None:
         again = self._told
-        self._trouble, self._told = "", False
+        self.trouble, self._told = "", False
         held = len(table.entries), table.generation
         if held != self._held:
             self._held = held
@@ -104,21 +104,21 @@ class TableFile:
         )
 
     def _bad(self, reason: str) -> None:
-        if reason == self._trouble:
+        if reason == self.trouble:
             self._tell()
             return
         self.failures += 1
-        self._trouble, self._told = reason, False
+        self.trouble, self._told = reason, False
 
     def _tell(self) -> None:
-        if not self._trouble or self._told:
+        if not self.trouble or self._told:
             return
         self._told = True
         hosts, generation = self._held or (0, "")
         _log.error(
             "table file {path}: {reason}; {meanwhile}",
             path=self._path,
-            reason=self._trouble,
+            reason=self.trouble,
             meanwhile=f"the table of {hosts} hosts, generation {generation}, stays in force"
             if self._held
             else _MEANWHILE,

@@ -1,0 +1,287 @@
+"""Inside: why a name is answered as it is, in sentences for whoever wonders.
+
+A question and the resolver enter, with what the upstreams are like; a dictionary ready for JSON leaves: the verdict in one
+sentence, every look that led to it, the entry, the records. Nothing is asked, counted or turned by it. It must never know
+how its sentences are shown.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from meshdns import names, wire
+from meshdns.agent.authority import Kind
+from meshdns.agent.looks import Case, looks, what
+from meshdns.agent.nearby import nearby
+from meshdns.agent.resolver import Resolver
+from meshdns.messages import Record, Sections
+from meshdns.presentation import class_text, name_text, rdata_text, record_text
+from meshdns.table import Entry
+
+_TRANSFERS = frozenset({wire.AXFR, wire.IXFR})
+_SERVICE_BINDINGS = frozenset({wire.HTTPS, wire.SVCB})
+USELESS = frozenset({"dead", "loop"})  # states of upstream servers
+
+
+def explain(
+    resolver: Resolver,
+    name: bytes,
+    qtype: int,
+    *,
+    upstreams: Sequence[Mapping[str, Any]] = (),
+    table: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything about one question. `upstreams` as their `status()` has them, in the order they are asked; `table`
+    what is to be told of it (generation, hosts, age)."""
+    decision = resolver.decide(name, qtype)
+    case = Case(resolver, name, qtype, decision, resolver.preview(decision, name, qtype))
+    told = _refusal(case) if qtype in _TRANSFERS else _decision(case, upstreams)
+    return {
+        "name": case.text,
+        "type": case.type,
+        **told,
+        "search": _search(case),
+        "table": dict(table) if table else None,
+    }
+
+
+def _refusal(case: Case) -> dict[str, Any]:
+    verdict = f"Refused (rule D2): {case.type} asks for a whole zone, which is not transferred."
+    steps = [_step("transfer", "The names of the mesh come from the name table: see `meshdns table`.", True)]
+    told = {
+        "verdict": verdict,
+        "rule": "D2",
+        "answer_rule": None,
+        "source": "local",
+        "rcode": "REFUSED",
+        "steps": steps,
+    }
+    return told | {"hints": [], "zone": case.zone, "entry": None, "upstream": None} | _sections(Sections())
+
+
+def _decision(case: Case, upstreams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found, said = case.decision.found, case.said
+    steps = [_step(look.check, look.text, look.decides, look.name) for look in looks(case)]
+    steps += [_step("answer", text) for text in _answer_texts(case)]
+    follow = _asked_upstream(case)
+    if follow is not None:
+        steps.append(_step("upstream", _upstream_text(case, follow, upstreams)))
+    return {
+        "verdict": f"{_outcome(case)} (rule {case.decision.rule}): {_reason(case)}{_but(case)}.",
+        "rule": case.decision.rule,
+        "answer_rule": said.rule if said else None,
+        "source": _source(case),
+        "rcode": _rcode(case),
+        "steps": steps,
+        "hints": list(_hints(case)),
+        "zone": case.zone,
+        "entry": entry_dict(found.entry) if found and found.entry else None,
+        "upstream": None if follow is None else {"name": names.text(follow), "servers": list(upstreams)},
+        **_sections(said.sections if said else Sections()),
+    }
+
+
+def _step(check: str, text: str, decides: bool = False, name: str | None = None) -> dict[str, Any]:
+    return {"check": check, "text": text, "decides": decides} | ({"name": name} if name else {})
+
+
+def _sections(sections: Sections) -> dict[str, Any]:
+    return {section: list(map(record_dict, records)) for section, records in sections._asdict().items()}
+
+
+def record_dict(record: Record) -> dict[str, Any]:
+    """A record as JSON has it; `text` is the whole of it in presentation format."""
+    return {
+        "name": name_text(record.owner),
+        "ttl": record.ttl,
+        "class": class_text(record.cls),
+        "type": wire.type_text(record.type),
+        "data": rdata_text(record),
+        "text": record_text(record),
+    }
+
+
+def entry_dict(entry: Entry) -> dict[str, Any]:
+    """An entry of the table as JSON has it, every field there."""
+    return {
+        "host": entry.host,
+        "ips": entry.ips,
+        "registry": entry.registry,
+        "namespace": entry.namespace,
+        "shortname": entry.shortname,
+        "ports": [attrs.asdict(port) for port in entry.ports],
+        "alias": names.text(entry.alias) if entry.alias else None,
+        "vip": entry.vip,
+        "ttl": entry.ttl,
+        "pods": [names.text(pod) for pod in entry.pods],
+    }
+
+
+def _search(case: Case) -> dict[str, Any]:
+    place, walk = case.resolver.place, case.decision.walk
+    bare, domain = case.expanded or (None, None)
+    return {
+        "list": [names.text(each) for each in place.search],
+        "autopath": place.autopath,
+        "domain": domain,
+        "bare": bare,
+        "walk": [{"name": names.text(step.name), "verdict": step.verdict} for step in walk.steps] if walk else [],
+    }
+
+
+# The verdict
+
+
+def _source(case: Case) -> str:
+    if case.said is None:
+        return "local" if case.decision.rule == "D17" else "upstream"
+    if case.said.follow is None:
+        return "mesh"
+    return "mesh+upstream" if case.said.sections.answer else "upstream"
+
+
+def _rcode(case: Case) -> str | None:
+    """None where an upstream decides."""
+    if case.decision.rule == "D17":
+        return "SERVFAIL"
+    return None if case.said is None or case.said.follow is not None else wire.rcode_text(case.said.rcode)
+
+
+def _asked_upstream(case: Case) -> bytes | None:
+    """The name whose records an upstream is asked for."""
+    if case.decision.rule == "D17":
+        return None
+    return case.name if case.said is None else case.said.follow
+
+
+def _is_empty(case: Case) -> bool:
+    """Whether the name exists, but has nothing of the type (NODATA)."""
+    said = case.said
+    if said is None or said.follow is not None or said.rcode != wire.NOERROR or case.qtype == wire.ANY:
+        return False
+    return all(record.type != case.qtype for record in said.sections.answer)
+
+
+def _outcome(case: Case) -> str:
+    source, said = _source(case), case.said
+    if source == "local":
+        return "Answered with SERVFAIL"
+    if source == "upstream":
+        return "Relayed to an upstream server"
+    if source == "mesh+upstream":
+        return "Answered from the mesh, completed by an upstream server"
+    if said and said.rcode != wire.NOERROR:
+        return f"Answered from the mesh with {wire.rcode_text(said.rcode)}"
+    return "Answered from the mesh, without records" if _is_empty(case) else "Answered from the mesh"
+
+
+def _reason(case: Case) -> str:
+    decision = case.decision
+    if decision.rule == "D17":
+        return f"{case.text} is in the mesh zone {case.zone}, and no name table has arrived yet"
+    if decision.walk and decision.found:
+        bare, tried = names.text(decision.walk.bare), decision.walk.steps[-1].name
+        which = "which" if tried == decision.walk.bare else f"and {names.text(tried)}"
+        domain = names.text(decision.walk.domain)
+        return f"your resolver appended the search domain {domain} to {bare}, {which} {what(decision.found, tried)}"
+    if decision.found:
+        return f"{case.text} {what(decision.found, case.name)}"
+    if case.zone:
+        return f"{case.text} is in the mesh zone {case.zone}, and not in the table"
+    return f"{case.text} is in no mesh zone, and not in the table"
+
+
+def _but(case: Case) -> str:
+    """What makes the answer another than the reason lets one expect."""
+    found, said = case.decision.found, case.said
+    if found is None or said is None or found.kind is Kind.NONTERMINAL:
+        return ""
+    if said.rcode == wire.SERVFAIL:
+        return ", but its aliases lead in a circle"
+    if said.rcode == wire.NXDOMAIN:
+        return ", but the name that it stands for is not in the table"
+    if _source(case) == "upstream":
+        return f", but of {case.type} the mesh says nothing outside its zones"
+    return f", but has no {case.type} record" if _is_empty(case) else ""
+
+
+# What the answer holds
+
+
+def _answer_texts(case: Case) -> Iterator[str]:
+    said, found = case.said, case.decision.found
+    if said is None:
+        return
+    if found is None:
+        yield f"NXDOMAIN with the SOA of {case.zone}, so that it is forgotten soon: services come and go."
+        return
+    owner, entry = names.text(found.canonical), found.entry
+    if said.sections.answer and found.canonical != case.name:
+        yield f"A CNAME leads to {owner}: clients learn the full name (rule D12)."
+    if entry and entry.alias and found.kind is Kind.HOST:
+        yield from _alias_texts(case, entry)
+    elif case.qtype == wire.ANY:
+        yield "ANY gets one HINFO record, so that nobody can make large answers of it (rule D15, RFC 8482)."
+    elif _is_empty(case):
+        yield _empty_text(case, owner, entry)
+    elif entry:
+        yield from _address_texts(case, entry)
+
+
+def _alias_texts(case: Case, entry: Entry) -> Iterator[str]:
+    assert entry.alias and case.said
+    yield f"{entry.host} stands for {names.text(entry.alias)} (an ExternalName service, rule D14)."
+    if case.said.rcode == wire.SERVFAIL:
+        yield "Following it comes back to itself, or takes too many hops: mend the services that the table is made of."
+    elif case.said.rcode == wire.NXDOMAIN:
+        yield "Following it ends in a mesh zone, at a name that is not in the table."
+
+
+def _empty_text(case: Case, owner: str, entry: Entry | None) -> str:
+    if case.said and case.said.rule == "D11" and entry:
+        has = f"only {', '.join(entry.ips)}" if entry.ips else "no address"
+        return f"{owner} has {has}. NOERROR without records tells clients to use the other address family (rule D11)."
+    if case.qtype in _SERVICE_BINDINGS and entry:
+        return f"{case.type} is always empty: the addresses in such records would lead past the mesh (rule D15)."
+    return f"{owner} exists, but has no {case.type} record: NOERROR without records."
+
+
+def _address_texts(case: Case, entry: Entry) -> Iterator[str]:
+    if case.said and case.said.turns > 1:
+        yield f"It has {case.said.turns} addresses: each answer has them all, and each another one first (rule D11)."
+    if entry.vip and case.qtype in (wire.A, wire.AAAA):
+        yield "The address is a virtual one: the mesh gave it to a host that has none, and its proxy leads connections on."
+
+
+def _upstream_text(case: Case, follow: bytes, upstreams: Sequence[Mapping[str, Any]]) -> str:
+    if not upstreams:
+        return "There is no upstream server, so this ends in SERVFAIL: look at upstream in the configuration."
+    listed = ", ".join(f"{each.get('server')} ({each.get('state')})" for each in upstreams)
+    useless = all(each.get("state") in USELESS for each in upstreams)
+    asked = f"{names.text(follow)} {case.type} is asked of {listed}."
+    return f"{asked} None of them answers at the moment, so expect SERVFAIL." if useless else asked
+
+
+# What may have been meant
+
+
+def _hints(case: Case) -> Iterator[str]:
+    if case.decision.found or case.decision.rule == "D17":
+        return
+    near = nearby(case.name, case.entries, strict=case.zone is None)
+    if not near and case.expanded and not case.zone:
+        near = nearby(names.parse(case.expanded[0]), case.entries, strict=True)
+    yield from near or _absent(case)
+
+
+def _absent(case: Case) -> Iterator[str]:
+    if case.zone is None:
+        return
+    if b"svc" not in names.labels(case.name):
+        yield f"Services have names like SERVICE.NAMESPACE.svc.{case.zone}."
+    else:
+        yield (
+            "If there is such a service: while a headless one has no ready endpoint it has no name, and exportTo or a "
+            f"Sidecar may hide it from the namespace {case.resolver.place.namespace}."
+        )

@@ -1,0 +1,95 @@
+"""Inside: what is measured of a running agent, under the names that contract section 4 gives (prefix `meshdns_`).
+
+`Facts` enter, measures leave as plain numbers. It must never know of the format that scrapers read.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import attrs
+
+from meshdns import __version__
+from meshdns.agent.facts import Facts, dropped
+from meshdns.agent.ledger import BOUNDS, Histogram
+
+
+@attrs.frozen
+class Buckets:
+    """A histogram: how many were at most so many seconds, the last bound being infinite, and their sum."""
+
+    bounds: Sequence[tuple[str, int]]
+    total: float
+
+
+@attrs.frozen
+class Mean:
+    """How many there were, and their sum in seconds."""
+
+    count: int
+    total: float
+
+
+Value = float | Buckets | Mean
+
+
+@attrs.frozen
+class Measure:
+    """Samples of one name. `kind` is counter, gauge, histogram or summary; each sample has the labels' values first."""
+
+    kind: str
+    name: str  # without prefix, and without a counter's `_total`
+    about: str
+    labels: Sequence[str]
+    samples: Sequence[tuple[Sequence[str], Value]]
+
+
+def measures(facts: Facts) -> Iterator[Measure]:
+    """Every measure, also those that have no sample yet."""
+    yield from _of_queries(facts)
+    yield from _of_upstreams(facts)
+    yield from _of_the_table(facts)
+
+
+def _of_queries(facts: Facts) -> Iterator[Measure]:
+    ledger = facts.ledger
+    labels = ("transport", "type", "rcode", "source")
+    yield Measure("counter", "queries", "Queries answered.", labels, list(ledger.queries().items()))
+    durations = [((source,), _buckets(held)) for source, held in ledger.durations.items()]
+    about = "Time from a query's arrival to its answer; packed mesh answers are sampled."
+    yield Measure("histogram", "query_duration_seconds", about, ("source",), durations)
+    count = facts.resolver.autopath_answers
+    about = "Names answered by walking the search list for the client."
+    yield Measure("counter", "autopath_answers", about, (), [((), count)])
+    lost = [((reason,), count) for reason, count in dropped(facts).items()]
+    yield Measure(
+        "counter", "dropped", "Packets dropped or refused; upstream-… came from upstreams.", ("reason",), lost
+    )
+
+
+def _of_upstreams(facts: Facts) -> Iterator[Measure]:
+    servers = facts.upstream.status()
+    outcomes = [
+        ((each["server"], outcome), count) for each in servers for outcome, count in each["requests"].items() if count
+    ]
+    about = "Messages sent to upstream servers, by what became of them."
+    yield Measure("counter", "upstream_requests", about, ("server", "outcome"), outcomes)
+    means = [((each["server"],), Mean(each["answers"], each["seconds"])) for each in servers]
+    about = "Time that upstream servers took for their good answers."
+    yield Measure("summary", "upstream_duration_seconds", about, ("server",), means)
+
+
+def _of_the_table(facts: Facts) -> Iterator[Measure]:
+    held, age = facts.held, facts.table_age
+    generation = [((held.generation,), 1)] if held else []
+    yield Measure("gauge", "table_generation_info", "The table in force.", ("generation",), generation)
+    yield Measure("gauge", "table_hosts", "Hosts of the table in force.", (), [((), len(held.entries) if held else 0)])
+    about = "Time since the table in force came."
+    yield Measure("gauge", "table_age_seconds", about, (), [] if age is None else [((), age)])
+    kinds = [(("whole",), facts.table.updates), (("refused",), facts.table.failures)]
+    yield Measure("counter", "table_updates", "Tables taken whole, and refused.", ("kind",), kinds)
+    yield Measure("gauge", "build_info", "What runs.", ("version",), [((__version__,), 1)])
+
+
+def _buckets(held: Histogram) -> Buckets:
+    ends = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
+    return Buckets(list(zip(ends, accumulate(held.buckets), strict=True)), held.total)

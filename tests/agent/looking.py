@@ -1,0 +1,61 @@
+"""Facts of a resolver on the test mesh, for those who look into an agent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from meshdns.agent.facts import Facts
+from meshdns.agent.ledger import Ledger
+from tests.agent.mesh import Mesh
+
+
+@attrs.define
+class Source:
+    """A table source as TableFile looks from outside."""
+
+    updates: int = 1
+    failures: int = 0
+    last_change: float | None = 100.0
+
+
+def server(label: str = "10.0.0.53:53", state: str = "up", **changes: Any) -> dict[str, Any]:
+    """One upstream server as Upstream.status() has it."""
+    return {
+        "server": label,
+        "state": state,
+        "latency": 0.0021,
+        "requests": {"ok": 5, "nxdomain": 0, "timeout": 2},
+        "answers": 5,
+        "seconds": 0.0105,
+        **changes,
+    }
+
+
+@attrs.define
+class Servers:
+    """The upstream side as Upstream looks from outside."""
+
+    held: Sequence[Mapping[str, Any]] = attrs.field(factory=lambda: [server()])
+    inflight: int = 0
+    joined: int = 3
+    shed: int = 1
+    dropped: Mapping[str, int] = attrs.field(factory=lambda: {"question": 2})
+
+    def status(self) -> Sequence[Mapping[str, Any]]:
+        return self.held
+
+
+def facts_of(mesh: Mesh, *, now: float = 112.0, **changes: Any) -> Facts:
+    """Facts at a time of the clock that stands still."""
+    given: dict[str, Any] = {
+        "resolver": mesh.resolver,
+        "ledger": Ledger(mesh.resolver.packed),
+        "upstream": Servers(),
+        "table": Source(),
+        "clock": lambda: now,
+        "started": 10.0,
+        "config": "/etc/meshdns/agent.yaml",
+        "table_source": "file /etc/meshdns/nametable.jsonl",
+    }
+    return Facts(**{**given, **changes})
