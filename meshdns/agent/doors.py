@@ -293,6 +293,7 @@ class TcpFactory(server.DNSServerFactory):
         self.connections[protocol] = None
         if len(self.connections) > TCP_CONNECTIONS:
             oldest = next((stream for stream in self.connections if not stream.pending), next(iter(self.connections)))
+            del self.connections[oldest]  # its end is told a turn later, and a burst must not choose it again
             oldest.transport.abortConnection()
 
     def connectionLost(self, protocol: TcpStream) -> None:

@@ -265,6 +265,23 @@ class StreamLimitTests(DoorsTests):
 
         self.assertEqual(await deferToThread(ask), (b"", [4, 5, 5]))
 
+    async def test_a_burst_of_connections(self) -> None:
+        """D1: the limit holds within one turn of the reactor, too."""
+        self.patch(doors, "TCP_CONNECTIONS", 5)
+        factory = next(iter(self.doors._open.values()))[1].factory
+        streams = await deferToThread(lambda: [self.connect() for _ in range(30)])
+        await self.until(lambda: streams and len(factory.connections) == 5)
+        alive = []
+        for stream in streams:
+            stream.settimeout(0.1)
+            try:
+                alive.append(await deferToThread(stream.recv, 1))
+            except TimeoutError:
+                alive.append(b"alive")
+            except ConnectionResetError:
+                pass
+        self.assertEqual(alive.count(b"alive"), 5)
+
     async def test_pending_is_bounded(self) -> None:
         """D1: a client with many unanswered queries waits; none of them is lost."""
         self.patch(doors, "TCP_PENDING", 5)
