@@ -6,6 +6,7 @@ it. Making messages is `messages.py`. This module knows nothing of sockets, tabl
 """
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 from meshdns import names
@@ -83,7 +84,7 @@ class Query(NamedTuple):
     def ask(self) -> Ask:
         """The question as an upstream is asked it."""
         flags = self.flags & (RD | AD | CD) | (DO if self.edns and self.edns.do else 0)
-        return Ask(self.question[:-4].lower() + self.question[-4:], flags, self.edns.options if self.edns else b"")
+        return Ask(self.name + self.question[-4:], flags, self.edns.options if self.edns else b"")
 
     def limit(self, udp_max: int) -> int:
         """The largest UDP answer this client can take, in octets (RFC 6891 section 6.2.3)."""
@@ -291,12 +292,17 @@ def flip_case(question: bytes, bits: int) -> bytes:
 
 def upstream_query(ask: Ask, query_id: int, question: bytes, udp_size: int | None) -> bytes:
     """The query to send for an Ask: `question` carries the case to send; `udp_size` None leaves OPT out."""
-    header = HEADER.pack(query_id, ask.flags & (RD | AD | CD), 1, 0, 0, 0 if udp_size is None else 1)
-    if udp_size is None:
-        return header + question
-    return header + question + opt_record(udp_size, 0, bool(ask.flags & DO), ask.options)
+    head = query_id.to_bytes(2) + _query_head(ask.flags & (RD | AD | CD), udp_size is not None) + question
+    return head if udp_size is None else head + opt_record(udp_size, 0, bool(ask.flags & DO), ask.options)
 
 
+@lru_cache(64)
+def _query_head(flags: int, has_opt: bool) -> bytes:
+    """A query's header behind the id."""
+    return HEADER.pack(0, flags, 1, 0, 0, has_opt)[2:]
+
+
+@lru_cache(64)  # nearly all are alike
 def opt_record(udp_size: int, rcode_high: int, do: bool, options: bytes) -> bytes:
     """An OPT record (RFC 6891 section 6.1.2); `rcode_high` is the upper eight bits of a twelve-bit rcode."""
     return b"\x00" + _FIXED.pack(OPT, udp_size, rcode_high << 24 | (DO if do else 0), len(options)) + options

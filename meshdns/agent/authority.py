@@ -93,9 +93,10 @@ class Authority:
 
     def zone_of(self, name: bytes) -> bytes | None:
         """The most specific mesh zone that the name lies in."""
-        for zone in self.zones:
-            if names.within(name, zone):
-                return zone
+        if name.endswith(self.zones):
+            for zone in self.zones:
+                if names.within(name, zone):
+                    return zone
         return None
 
     def host(self, name: bytes) -> Found | None:

@@ -211,7 +211,7 @@ class Resolver:
     def _relayed(self, query: Query, limit: int, done: Done, result: Reply | Failed) -> None:
         if isinstance(result, Failed):
             return done(self._failed(query, limit, "upstream", result.ede, result.text))
-        message = messages.relay(query, result.message, limit)
+        message = messages.relay(query, result.message, limit, result.body)
         done(Answered(message, "upstream", query.type, message[3] & 0x0F))
 
     def _follow(self, query: Query, limit: int, said: Answer, done: Done) -> None:

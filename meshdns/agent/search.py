@@ -50,6 +50,8 @@ class Search:
     def candidates(self, name: bytes) -> tuple[bytes, int] | None:
         """X and i for a name X.Si, with the longest Si that fits (rule D8); None for a name without search domain."""
         best: tuple[bytes, int] | None = None
+        if not name.endswith(self.domains):  # as bytes: most names end in none of them, which is told at once
+            return None
         for i, domain in enumerate(self.domains):
             front = names.strip(name, domain)
             if front and (best is None or len(domain) > len(self.domains[best[1]])):

@@ -1,5 +1,6 @@
 """Root: the agent as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
+import gc
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
 from meshdns.host import resolvconf
 from meshdns.settings import Invalid
+from meshdns.table import Table
 from meshdns.values import Server
 
 _log = Logger()
@@ -54,6 +56,8 @@ def makeService(options: Options) -> "AgentService":
     reactor: Any = twisted_reactor
     # Twisted's clock is the wall's, which a VM steps at its first NTP sync; timers must not notice (ticket 2424).
     reactor.seconds = time.monotonic
+    # Questions under way live for milliseconds and hold no circles; the default looks at them every few hundred.
+    gc.set_threshold(defaults.GC_THRESHOLD)
     return AgentService(options["config"], options["loaded"], reactor)
 
 
@@ -151,7 +155,11 @@ class AgentService(Service):
 
     def _table_file(self, config: AgentConfig) -> TableFile:
         assert config.table.file  # the one source of this version, as `config` has made sure
-        return TableFile(config.table.file, self._resolver.adopt, self._reactor)
+        return TableFile(config.table.file, self._adopt, self._reactor)
+
+    def _adopt(self, table: Table) -> None:
+        self._resolver.adopt(table)
+        gc.freeze()  # a table is no garbage: searching it for some would cost milliseconds again and again
 
     def _say(self, what: str) -> None:
         servers = ", ".join(map(str, _servers(self._config, self._conf))) or "nobody else"
