@@ -27,7 +27,7 @@ help:
 	@echo "make run    install meshdns into .venv and run the agent on examples/, in the foreground"
 	@echo "make test   install it with what the tests need, and run them (TESTS=tests.test_names runs some)"
 	@echo "make lint   ruff, ruff format --check and mypy"
-	@echo "make bench  measure it beside unbound and dnsmasq"
+	@echo "make bench  measure it beside unbound and dnsmasq (BENCH=relay runs one)"
 	@echo "make clean  remove .venv and all that was built"
 	@echo
 	@echo "PYTHON=/path/to/python3 chooses the Python, 3.11 or newer; CONFIG=FILE what 'make run' runs."
@@ -53,7 +53,7 @@ lint: .venv/.lint
 	$(BIN)/mypy
 
 bench: .venv/.test
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks $(BENCH)
 
 clean:
 	rm -rf .venv build dist meshdns.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*

@@ -1,0 +1,83 @@
+"""dnsperf: one run of it against a server, and what it says of it."""
+
+import re
+import statistics
+import subprocess
+from pathlib import Path
+
+import attrs
+
+from benchmarks.processes import CannotMeasure, end, last_words, pinned
+
+CLIENTS = 20  # sockets
+OUTSTANDING = 200  # queries on the way at once; with one, every server idles between them
+
+
+@attrs.frozen
+class Load:
+    """What dnsperf does: as fast as it can with `rate` None, else so many queries a second."""
+
+    queries: Path
+    rate: int | None = None
+
+    def command(self, port: int, seconds: float) -> list[str]:
+        words = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(self.queries)]
+        words += ["-l", f"{seconds:g}", "-c", str(CLIENTS), "-q", str(OUTSTANDING), "-W"]
+        return words + (["-Q", str(self.rate), "-v"] if self.rate else [])
+
+
+@attrs.frozen
+class Outcome:
+    """One run as dnsperf saw it. Latencies in seconds, known of paced runs only."""
+
+    sent: int
+    answered: int
+    lost: int
+    rcodes: dict[str, int]
+    seconds: float
+    p50: float | None = None
+    p99: float | None = None
+
+
+def drive(load: Load, port: int, seconds: float, core: int, log: Path) -> Outcome:
+    """Run dnsperf to its end."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            pinned(load.command(port, seconds), core),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        status = process.wait(seconds + 30)
+    except subprocess.TimeoutExpired:
+        raise CannotMeasure(f"dnsperf did not end {seconds + 30:.0f} s after its start.") from None
+    finally:
+        end(process)
+    if status:
+        raise CannotMeasure(f"dnsperf failed:\n{last_words(log)}")
+    return parse(log.read_text())
+
+
+def parse(text: str) -> Outcome:
+    """dnsperf's report, with the lines of `-v` in front of it where it wrote them."""
+    rcodes = re.findall(r"([A-Z0-9]+) (\d+) \(", _line(text, "Response codes"))
+    latencies = [float(found) for found in re.findall(r"^> [A-Z0-9]+ \S+ \S+ ([0-9.]+)$", text, re.MULTILINE)]
+    centiles = statistics.quantiles(latencies, n=100) if len(latencies) > 1 else None
+    return Outcome(
+        sent=int(_line(text, "Queries sent")),
+        answered=int(_line(text, "Queries completed").split()[0]),
+        lost=int(_line(text, "Queries lost").split()[0]),
+        rcodes={rcode: int(count) for rcode, count in rcodes},
+        seconds=float(_line(text, "Run time (s)")),
+        p50=centiles[49] if centiles else None,
+        p99=centiles[98] if centiles else None,
+    )
+
+
+def _line(text: str, title: str) -> str:
+    found = re.search(rf"^\s*{re.escape(title)}:\s*(.*)$", text, re.MULTILINE)
+    if found is None:
+        raise CannotMeasure(f"dnsperf said nothing of {title!r}; its version is not one that we can read.")
+    return found[1]

@@ -1,0 +1,137 @@
+"""What was measured, as text for the terminal, as Markdown for docs/performance.md, and as JSON."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from benchmarks.rounds import Measured, Run
+from benchmarks.servers import Server
+
+OURS = "meshdns"
+
+
+@attrs.frozen
+class Spread:
+    """The median of some rounds, with the least and the most."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(statistics.median(values), min(values), max(values))
+
+    def text(self, form: str) -> str:
+        """As `5.91 (5.80-6.12)`; a single round has no spread."""
+        if self.least == self.most:
+            return format(self.median, form)
+        return f"{self.median:{form}} ({self.least:{form}}–{self.most:{form}})"
+
+
+Row = list[str]
+
+
+def ratio(measured: Measured, peer: str) -> Spread | None:
+    """CPU per query of meshdns as a multiple of a peer's, round by round: noise that both had cancels out."""
+    ours, theirs = measured.of(OURS), measured.of(peer)
+    values = [a.cpu_per_query / b.cpu_per_query for a, b in zip(ours, theirs, strict=True) if b.cpu] if ours else []
+    return Spread.of(values) if values and peer != OURS else None
+
+
+def table(measured: Measured) -> list[Row]:
+    """Head and rows, one for each server."""
+    with_latency = any(run.outcome.p50 is not None for run in measured.runs)
+    head = ["server", "CPU us/query", f"{OURS} / this", "queries/s", "core used"]
+    head += ["p50 us", "p99 us"] if with_latency else []
+    head += ["upstream asked per answer"] if measured.case.relayed else []
+    return [head, *(_row(measured, server.name, with_latency) for server in measured.servers)]
+
+
+def _row(measured: Measured, server: str, with_latency: bool) -> Row:
+    runs = measured.of(server)
+    against = ratio(measured, server)
+    row = [
+        server + (" (!)" if any(run.problems for run in runs) else ""),
+        Spread.of([run.cpu_per_query for run in runs]).text(".2f"),
+        against.text(".2f") if against else "",
+        Spread.of([run.queries_per_second for run in runs]).text(",.0f"),
+        Spread.of([run.core_used * 100 for run in runs]).text(".0f") + " %",
+    ]
+    if with_latency:
+        row += [Spread.of([(run.outcome.p50 or 0) * 1e6 for run in runs]).text(".0f")]
+        row += [Spread.of([(run.outcome.p99 or 0) * 1e6 for run in runs]).text(".0f")]
+    if measured.case.relayed:
+        row += [Spread.of([run.asked / max(1, run.outcome.answered) for run in runs]).text(".3f")]
+    return row
+
+
+def notes(measured: Measured) -> Iterator[str]:
+    """The bars, and the rounds that should not be trusted."""
+    for peer, bar in measured.case.bars.items():
+        if against := ratio(measured, peer):
+            verdict = "holds" if against.median <= bar else "missed"
+            yield f"{OURS} at most {bar:.2f} times {peer}: {verdict}, {against.text('.2f')}"
+    for run in measured.runs:
+        for problem in run.problems:
+            yield f"(!) {run.server}, round {run.round}: {problem}"
+
+
+def as_text(measured: Measured) -> str:
+    rows = table(measured)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [measured.case.title]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  " + "  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
+    return "\n".join([*lines, *(f"  {note}" for note in notes(measured))]) + "\n"
+
+
+def as_markdown(measured: Measured) -> str:
+    head, *rows = table(measured)
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    command = f"`.venv/bin/python -m benchmarks {measured.case.word}` repeats this:"
+    parts = [f"### {measured.case.title}", command, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    if said := list(notes(measured)):
+        parts.append("\n".join(f"- {note}" for note in said))
+    return "\n\n".join(parts) + "\n"
+
+
+def facts_as_text(facts: Mapping[str, str]) -> str:
+    width = max(map(len, facts))
+    return "".join(f"{fact.ljust(width)}  {what}\n" for fact, what in facts.items())
+
+
+def facts_as_markdown(facts: Mapping[str, str]) -> str:
+    return "| | |\n|---|---|\n" + "".join(f"| {fact} | {what} |\n" for fact, what in facts.items())
+
+
+def configurations(all_measured: Sequence[Measured]) -> str:
+    """The servers' configurations as Markdown, each once."""
+    shown = {server.name: server for measured in all_measured for server in measured.servers}
+    parts = [f"`{_command(server)}`\n\n```\n{server.configuration}```\n" for server in shown.values()]
+    return "\n".join(f"#### {name}\n\n{part}" for name, part in zip(shown, parts, strict=True))
+
+
+def _command(server: Server) -> str:
+    """As a reader would type it: without directories that differ from run to run."""
+    program, *words = server.command
+    return " ".join([program.rpartition("/")[2], *(word.replace(f"{server.directory}/", "") for word in words)])
+
+
+def as_json(facts: Mapping[str, str], all_measured: Sequence[Measured]) -> dict[str, Any]:
+    """Every run, nothing summed up."""
+    return {
+        "machine": dict(facts),
+        "cases": [
+            {"case": one.case.word, "title": one.case.title, "runs": [_run(run) for run in one.runs]}
+            for one in all_measured
+        ],
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    derived = {"cpu_us_per_query": run.cpu_per_query, "queries_per_second": run.queries_per_second}
+    return {**attrs.asdict(run), **derived}

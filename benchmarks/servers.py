@@ -1,0 +1,206 @@
+"""The servers, each configured for the same job: mesh names answered here, all others relayed to one upstream, no cache.
+
+A builder takes the bench's room and returns a `Server`, ready to start. Each has one process and one thread.
+"""
+
+import getpass
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+
+from benchmarks import names
+from benchmarks.processes import CannotMeasure, free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {"dnsperf": "dnsperf", "unbound": "unbound", "dnsmasq": "dnsmasq-base", "taskset": "util-linux"}
+
+
+@attrs.frozen
+class Room:
+    """Where servers find what they need: a directory for their files, and the port of the upstream."""
+
+    directory: Path
+    upstream_port: int
+
+    def of(self, server: str) -> Path:
+        directory = self.directory / server
+        directory.mkdir(exist_ok=True)
+        return directory
+
+
+@attrs.frozen
+class Server:
+    """A server that can be started. `configuration` is what a reader is shown; an echo gives no answers to check."""
+
+    name: str
+    command: tuple[str, ...]
+    port: int
+    directory: Path
+    configuration: str
+    answers: bool = True
+    environment: dict[str, str] | None = None
+
+
+Builder = Callable[[Room], Server]
+
+
+def require_programs() -> None:
+    """Raise unless all that must be there is there."""
+    missing = [program for program in PACKAGES if not shutil.which(program)]
+    if missing:
+        packages = " ".join(PACKAGES[program] for program in missing)
+        raise CannotMeasure(
+            f"Not installed: {', '.join(missing)}. On Debian and Ubuntu, run\n  sudo apt-get install {packages}\n"
+            "and then again."
+        )
+    _twistd()
+
+
+def has_compiler() -> bool:
+    return shutil.which("cc") is not None
+
+
+def meshdns(room: Room) -> Server:
+    """The agent of this checkout, on the Python that runs the bench."""
+    directory, port = room.of("meshdns"), free_port()
+    entries = [{"host": host, "ips": [ip], "registry": "Kubernetes"} for host, ip in names.mesh_hosts().items()]
+    header = {"nametable": 1, "hosts": len(entries), "zones": [names.MESH_ZONE], "ttl": names.TTL}
+    (directory / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [header, *entries]))
+    configuration = f"""\
+workload: {{namespace: ns1}}
+listen: ["127.0.0.1:{port}"]
+search: [ns1.svc.cluster.local, svc.cluster.local, cluster.local]
+table: {{file: table.jsonl}}
+upstream: {{servers: ["127.0.0.1:{room.upstream_port}"]}}
+status: off
+"""
+    (directory / "agent.yaml").write_text(configuration)
+    command = (_twistd(), "-n", "--pidfile=", "meshdns", "--config", str(directory / "agent.yaml"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return Server("meshdns", command, port, directory, configuration, environment=environment)
+
+
+def _twistd() -> str:
+    beside = Path(sys.executable).parent / "twistd"
+    found = str(beside) if beside.exists() else shutil.which("twistd")
+    if not found:
+        raise CannotMeasure(f"There is no twistd beside {sys.executable}. Run `make bench`, which installs it.")
+    return found
+
+
+def unbound(room: Room) -> Server:
+    """unbound: `local-data` for the mesh, a forwarder for the rest.
+
+    Buffers and ranges as its "Howto Optimise" and "Unbound Howto Optimise" pages advise; `forward-no-cache` is its
+    documented way not to cache; without the validator, since nobody else here validates.
+    """
+    directory, port = room.of("unbound"), free_port()
+    lines = [f'local-data: "{host}. {names.TTL} IN A {ip}"\n' for host, ip in names.mesh_hosts().items()]
+    (directory / "mesh.conf").write_text("".join(lines))
+    configuration = f"""\
+server:
+    interface: 127.0.0.1
+    port: {port}
+    num-threads: 1
+    so-rcvbuf: 4m
+    so-sndbuf: 4m
+    outgoing-range: 8192
+    num-queries-per-thread: 4096
+    module-config: "iterator"
+    do-not-query-localhost: no
+    local-zone: "{names.MESH_ZONE}." static
+    include: "{directory}/mesh.conf"    # local-data: "service-0.ns0.svc.cluster.local. {names.TTL} IN A 10.4.0.1" ...
+{_UNBOUND_ALONE}forward-zone:
+    name: "."
+    forward-addr: 127.0.0.1@{room.upstream_port}
+    forward-no-cache: yes
+remote-control:
+    control-enable: no
+"""
+    return _unbound("unbound", directory, port, configuration)
+
+
+# Of any unbound here: in the foreground, unprivileged, and without files of the system's.
+_UNBOUND_ALONE = """\
+    use-syslog: no
+    do-daemonize: no
+    username: ""
+    chroot: ""
+    directory: ""
+    pidfile: ""
+"""
+
+
+def _unbound(name: str, directory: Path, port: int, configuration: str) -> Server:
+    path = directory / "unbound.conf"
+    path.write_text(configuration)
+    shown = configuration.replace(f"{directory}/", "")
+    return Server(name, ("unbound", "-d", "-c", str(path)), port, directory, shown)
+
+
+def upstream(room: Room) -> Server:
+    """The one upstream of all: an unbound that has an address for every name outside, and counts what it is asked."""
+    directory = room.of("upstream")
+    configuration = f"""\
+server:
+    interface: 127.0.0.1
+    port: {room.upstream_port}
+    num-threads: 1
+    so-rcvbuf: 4m
+    so-sndbuf: 4m
+    local-zone: "{names.OUTSIDE_ZONE}." redirect
+    local-data: "{names.OUTSIDE_ZONE}. 300 IN A {names.OUTSIDE_ADDRESS}"
+{_UNBOUND_ALONE}remote-control:
+    control-enable: yes
+    control-interface: {directory}/control
+"""
+    return _unbound("upstream", directory, room.upstream_port, configuration)
+
+
+def dnsmasq(room: Room) -> Server:
+    """dnsmasq: a hosts file for the mesh, `server` for the rest.
+
+    `dns-forward-max` is above the 200 that dnsperf has under way, and no larger: it also sets how many sockets dnsmasq goes
+    through for every packet, and 10,000 would make each answer 4 us dearer. Ports are random, as by default.
+    """
+    directory, port = room.of("dnsmasq"), free_port()
+    (directory / "hosts").write_text("".join(f"{ip} {host}\n" for host, ip in names.mesh_hosts().items()))
+    configuration = f"""\
+port={port}
+listen-address=127.0.0.1
+bind-interfaces
+no-resolv
+no-hosts
+addn-hosts={directory}/hosts
+local=/{names.MESH_ZONE}/
+local-ttl={names.TTL}
+server=127.0.0.1#{room.upstream_port}
+cache-size=0
+dns-forward-max=256
+user={getpass.getuser()}
+pid-file=
+log-facility=-
+"""
+    path = directory / "dnsmasq.conf"
+    path.write_text(configuration)
+    command = ("dnsmasq", "--keep-in-foreground", f"--conf-file={path}")
+    return Server("dnsmasq", command, port, directory, configuration.replace(f"{directory}/", ""))
+
+
+def echo(room: Room) -> Server:
+    """The floor: echo.c."""
+    directory, port = room.of("echo"), free_port()
+    program, source = directory / "echo", ROOT / "benchmarks" / "echo.c"
+    built = subprocess.run(
+        ["cc", "-O2", "-o", program, source], capture_output=True, text=True, timeout=60, check=False
+    )
+    if built.returncode:
+        raise CannotMeasure(f"cc could not compile {source}:\n{built.stderr}")
+    shown = "benchmarks/echo.c: recvfrom, sendto, nothing else\n"
+    return Server("C echo", (str(program), str(port)), port, directory, shown, answers=False)
