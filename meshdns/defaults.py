@@ -1,11 +1,16 @@
 """Vocabulary: every port, path, cap and interval, each with its reason. Durations in seconds, sizes in octets."""
 
 # answers.py, resolver.py
-NEGATIVE_TTL = 5  # of NXDOMAIN and NODATA in the mesh: a service that appears must not stay unknown (CoreDNS uses 5, too)
+NEGATIVE_TTL = (
+    5  # of NXDOMAIN and NODATA in the mesh: a service that appears must not stay unknown (CoreDNS uses 5, too)
+)
 ALIAS_HOPS = 8  # aliases behind aliases: more is a mistake in the mesh, and unbound stops at about as many
 PACKED_ANSWERS = 4096  # questions whose answer is kept as bytes: more than a workload asks, 2 MiB at most
 PACKED_TURNS = 16  # orders of addresses kept packed; a service of more addresses is answered anew each time
 PROBE_ZONE = "loop.meshdns.example"  # names below it are our own questions coming back, a forwarding loop
+
+# service.py
+GC_THRESHOLD = 20_000  # objects made before circles of garbage are looked for; questions under way are fewer
 
 # doors.py
 DRAIN = 3.0  # at the end, what upstreams still owe is waited for so long: clients ask again after about five
@@ -59,10 +64,13 @@ TABLE_FILE_POLL = 0.5  # seconds; one stat costs some microseconds, and a person
 # agent/servers.py, agent/flights.py, agent/upstream.py
 UPSTREAM_UDP_SIZE = 1232  # asked of upstreams: what passes every path unfragmented (DNS flag day 2020)
 UPSTREAM_WAITERS = 1000  # clients waiting for one question; unbound's wait-limit
-UPSTREAM_SOCKETS = 512  # UDP sockets per server: with the id 25 bits to guess, even for who knows all their ports (rule D20)
+UPSTREAM_SOCKETS = (
+    512  # UDP sockets per server: with the id 25 bits to guess, even for who knows all their ports (rule D20)
+)
 UPSTREAM_LEAST_SOCKETS = 4  # per server, however few descriptors there are
 UPSTREAM_SOCKET_USES = 128  # questions per socket, and up to as many again: then it is replaced by one on another port
 UPSTREAM_SPARE_DESCRIPTORS = 256  # never taken by upstream sockets: doors, status, control plane and files need some
+UPSTREAM_BATCH = 32  # messages sent together at most: more gain nothing, and the first of them waits
 UPSTREAM_READS = 256  # datagrams from upstreams handled before the reactor looks at other sockets and timers
 UPSTREAM_STREAM_IDLE = 5.0  # a TCP connection to a server is kept so long without a question (RFC 7766 section 6.2.3)
 HEDGE_LEAST = 0.02  # before this the next server is not asked (rule D21)

@@ -204,7 +204,14 @@ def relay(query: Query, message: bytes, limit: int, body: Body | None = None) ->
     additional += bool(ours)
     head = bytes((query.id >> 8, query.id & 0xFF, high, low))
     return b"".join(
-        (head, counts, bytes((additional >> 8, additional & 0xFF)), query.question, message[12 + len(query.question) : end], ours)
+        (
+            head,
+            counts,
+            bytes((additional >> 8, additional & 0xFF)),
+            query.question,
+            message[12 + len(query.question) : end],
+            ours,
+        )
     )
 
 

@@ -21,6 +21,7 @@ from twisted.names import dns, server
 from twisted.python.failure import Failure
 
 from meshdns import messages, names, wire
+from meshdns.agent.batch import Batch
 from meshdns.agent.ledger import SAMPLE, Ledger
 from meshdns.agent.packed import PackedAnswers
 from meshdns.agent.resolver import Answered, Done
@@ -98,12 +99,12 @@ class Front:
         send(answered.message)
         self._less()
 
-    def _tell(
-        self, packet: bytes, source: str, transport: str, started: float, done: Done, answered: Answered
-    ) -> None:
+    def _tell(self, packet: bytes, source: str, transport: str, started: float, done: Done, answered: Answered) -> None:
         """Log one query with its answer, for `log.queries`."""
         query = wire.read_query(packet)
-        asked = f"{names.text(query.name)} {wire.type_text(query.type)}" if isinstance(query, wire.Query) else "nonsense"
+        asked = (
+            f"{names.text(query.name)} {wire.type_text(query.type)}" if isinstance(query, wire.Query) else "nonsense"
+        )
         _log.info(
             "{source} asked {asked} over {transport}: {rcode} from {found} in {ms:.3f} ms",
             source=source, asked=asked, transport=transport, rcode=wire.rcode_text(answered.rcode), found=answered.source,
@@ -140,22 +141,39 @@ class UdpProtocol(dns.DNSDatagramProtocol):
     noisy = False
     transport: Any
 
-    def __init__(self, front: Front, ledger: Ledger, reactor: IReactorTime) -> None:
+    def __init__(self, front: Front, ledger: Ledger, reactor: IReactorTime, batch: Batch) -> None:
         super().__init__(None, reactor)
         self._front = front
         self._ledger = ledger
+        self._batch = batch
+        self._outbox: list[tuple[bytes, Address]] = []
+        batch.at_end(self._flush)
+
+    def stopProtocol(self) -> None:
+        self._batch.leave(self._flush)
+        super().stopProtocol()
 
     def datagramReceived(self, data: bytes, addr: Address) -> None:
         self._front.take(data, addr[0], "udp", partial(self._send, addr))
 
     def _send(self, address: Address, message: bytes) -> None:
+        self._outbox.append((message, address))
+        if not self._batch.is_open:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._outbox:
+            return
+        outbox, self._outbox = self._outbox, []
         if self.transport is None:  # closed while an upstream was asked
             return
-        try:
-            self.transport.socket.sendto(message, address)
-        except OSError:
-            # A full buffer, or a client that is gone: it asks again, or it does not care.
-            self._ledger.drop("send")
+        send = self.transport.socket.sendto
+        for message, address in outbox:
+            try:
+                send(message, address)
+            except OSError:
+                # A full buffer, or a client that is gone: it asks again, or it does not care.
+                self._ledger.drop("send")
 
 
 class UdpPort(udp.Port):
@@ -163,7 +181,7 @@ class UdpPort(udp.Port):
 
     def __init__(
         self, port: int, protocol: UdpProtocol, interface: str, reactor: Any, packed: PackedAnswers, access: Access,
-        ledger: Ledger, clock: Callable[[], float],
+        ledger: Ledger, clock: Callable[[], float], batch: Batch,
     ) -> None:  # fmt: skip
         super().__init__(port, protocol, interface, UDP_DATAGRAM, reactor)
         self._packed = packed.known
@@ -171,6 +189,7 @@ class UdpPort(udp.Port):
         self._ledger = ledger
         self._clock = clock
         self._untimed = 0
+        self._batch = batch
 
     def createInternetSocket(self) -> socket.socket:
         stock = _own_socket(super().createInternetSocket())
@@ -178,6 +197,13 @@ class UdpPort(udp.Port):
         return stock
 
     def doRead(self) -> None:
+        self._batch.begin()
+        try:
+            self._read()
+        finally:
+            self._batch.end()
+
+    def _read(self) -> None:
         receive, send, packed, allowed = self.socket.recvfrom, self.socket.sendto, self._packed, self._allowed
         for _ in range(UDP_READS):
             try:
@@ -329,12 +355,14 @@ class Doors:
         ledger: Ledger,
         reactor: Any,
         clock: Callable[[], float],
+        batch: Batch | None = None,
     ) -> None:
-        """`clock` is monotonic, in seconds."""
+        """`clock` is monotonic, in seconds; `batch` is shared with the upstream side."""
         self._front = Front(answer, access, ledger, clock)
         self._packed, self._access, self._ledger = packed, access, ledger
         self._reactor = reactor
         self._clock = clock
+        self._batch = batch or Batch()
         self._open: dict[Address, tuple[UdpPort, TcpPort]] = {}
 
     def listen(self, addresses: Iterable[Address]) -> None:
@@ -374,8 +402,10 @@ class Doors:
         self._packed.forget()
 
     def _door(self, host: str, port: int) -> tuple[UdpPort, TcpPort]:
-        protocol = UdpProtocol(self._front, self._ledger, self._reactor)
-        datagrams = UdpPort(port, protocol, host, self._reactor, self._packed, self._access, self._ledger, self._clock)
+        protocol = UdpProtocol(self._front, self._ledger, self._reactor, self._batch)
+        datagrams = UdpPort(
+            port, protocol, host, self._reactor, self._packed, self._access, self._ledger, self._clock, self._batch
+        )
         streams = TcpPort(port, TcpFactory(self._front, self._reactor), TCP_BACKLOG, host, self._reactor)
         datagrams.startListening()
         try:

@@ -62,7 +62,7 @@ def _of_queries(facts: Facts) -> Iterator[Measure]:
     yield Measure("counter", "autopath_answers", about, (), [((), count)])
     lost = [((reason,), count) for reason, count in dropped(facts).items()]
     yield Measure(
-        "counter", "dropped", "Packets dropped or refused; upstream-… came from upstreams.", ("reason",), lost
+        "counter", "dropped", "Packets dropped or refused; upstream-* came from upstream servers.", ("reason",), lost
     )
 
 

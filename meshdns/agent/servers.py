@@ -5,6 +5,7 @@ slot is a number, and what stands in it is the business of the module outside.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 
@@ -89,6 +90,23 @@ class Peer:
     @property
     def was_heard(self) -> bool:
         return self.heard_at > float("-inf")
+
+    def status(self) -> dict[str, Any]:
+        """What the status page tells of it; durations in seconds, `answers` and `seconds` make the mean."""
+        return {
+            "server": self.label,
+            "state": self.state,
+            "latency": self.smoothed,
+            "hedge": self.hedge,
+            "outstanding": self.outstanding,
+            "sockets": sum(left != CLOSED for left in self.left),
+            "max_sockets": 0 if self.is_stream else len(self.left),
+            "requests": dict(self.outcomes),
+            "answers": self.answers,
+            "seconds": self.seconds,
+            "keeps_case": self.cased,
+            "edns": self.edns,
+        }
 
     def resize(self, slots: int) -> None:
         """More slots are there at once; superfluous ones go only while nothing is outstanding on them."""

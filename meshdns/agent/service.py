@@ -23,6 +23,7 @@ from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.servers import Options as UpstreamOptions
 from meshdns.agent.status import Facts, StatusPage
 from meshdns.agent.tablefile import TableFile
+from meshdns.agent.batch import Batch
 from meshdns.agent.upstream import Upstream
 from meshdns.host import resolvconf
 from meshdns.settings import Invalid
@@ -35,7 +36,9 @@ _log = Logger()
 class Options(usage.Options):
     """The words behind `twistd meshdns`."""
 
-    optParameters = [["config", "c", defaults.CONFIG_FILE, "the agent's configuration, as docs/configuration.md has it"]]
+    optParameters = [
+        ["config", "c", defaults.CONFIG_FILE, "the agent's configuration, as docs/configuration.md has it"]
+    ]
     longdesc = "The mesh's DNS proxy beside a workload: answers mesh names on the spot, relays everything else."
 
     def opt_version(self) -> None:
@@ -71,11 +74,16 @@ class AgentService(Service):
         self._reactor = reactor
         clock: Callable[[], float] = reactor.seconds
         self._conf = _resolv_conf(config)
-        self._upstream = Upstream(reactor, _servers(config, self._conf), _upstream_options(config, self._conf))
+        batch = Batch()
+        self._upstream = Upstream(
+            reactor, _servers(config, self._conf), _upstream_options(config, self._conf), batch=batch
+        )
         self._resolver = Resolver(_place(config, self._conf), self._upstream.ask, self._upstream.is_own_probe)
         self._ledger = Ledger(self._resolver.packed)
         self._access = Access(config.allow, clock)
-        self._doors = Doors(self._resolver.answer, self._resolver.packed, self._access, self._ledger, reactor, clock)
+        self._doors = Doors(
+            self._resolver.answer, self._resolver.packed, self._access, self._ledger, reactor, clock, batch
+        )
         self._doors.tell_queries(config.log.queries)
         self._table = self._table_file(config)
         self._started = clock()

@@ -20,9 +20,11 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from meshdns.agent.batch import Batch
 from meshdns.agent.flights import Failed, Finished, Flights, Result, Send, Steps
 from meshdns.agent.servers import STREAM, Options
 from meshdns.defaults import (
+    UPSTREAM_BATCH,
     UPSTREAM_LEAST_SOCKETS,
     UPSTREAM_READS,
     UPSTREAM_SOCKETS,
@@ -43,13 +45,19 @@ class Upstream:
     """Questions to one set of upstream servers.
 
     The reactor's `seconds` must be a monotonic clock. `sockets` bounds the UDP sockets of all servers together; by default
-    it is what RLIMIT_NOFILE leaves.
+    it is what RLIMIT_NOFILE leaves. What is asked while `batch` is open is sent at its end.
     """
 
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, servers: Sequence[Server], options: Options | None = None, *, sockets: int | None = None
+        self,
+        reactor: Any,
+        servers: Sequence[Server],
+        options: Options | None = None,
+        *,
+        sockets: int | None = None,
+        batch: Batch | None = None,
     ) -> None:
         self._reactor = reactor
         self._seconds: Callable[[], float] = reactor.seconds
@@ -57,7 +65,10 @@ class Upstream:
         self._options = options or Options()
         self._limit = sockets
         self._flights = Flights(secrets.randbits)
-        self._pool = _Pool(self._arrived, self._failed)
+        self._outbox: list[Send] = []
+        self._batch = batch or Batch()
+        self._batch.at_end(self._flush)
+        self._pool = _Pool(self._arrived, self._failed, self._batch)
         self._sockets: dict[int, list[_Socket | None]] = {}
         self._streams: dict[int, _Stream] = {}
         self._closing: set[_Stream] = set()
@@ -149,23 +160,7 @@ class Upstream:
 
     def status(self) -> list[dict[str, Any]]:
         """The servers in their configured order; durations in seconds, `answers` and `seconds` make the mean."""
-        return [
-            {
-                "server": peer.label,
-                "state": peer.state,
-                "latency": peer.smoothed,
-                "hedge": peer.hedge,
-                "outstanding": peer.outstanding,
-                "sockets": sum(slot is not None for slot in self._sockets.get(peer.index, ())),
-                "max_sockets": 0 if peer.is_stream else len(peer.left),
-                "requests": dict(peer.outcomes),
-                "answers": peer.answers,
-                "seconds": peer.seconds,
-                "keeps_case": peer.cased,
-                "edns": peer.edns,
-            }
-            for peer in self._flights.servers
-        ]
+        return [peer.status() for peer in self._flights.servers]
 
     # from the sockets
 
@@ -180,18 +175,25 @@ class Upstream:
     # Carrying out
 
     def _run(self, steps: Steps) -> None:
-        sent = False
-        for step in steps:  # it grows while it is walked
+        for step in steps:
             if type(step) is Send:
-                if self._stopped:
-                    continue
-                sent = True
-                steps += self._send_stream(step) if step.slot == STREAM else self._send(step)
+                self._outbox.append(step)
             elif type(step) is Finished:
                 self._hand_out(step.waiters, step.result)
             else:
                 self._log.warn("{notice}", notice=step[0])
-        if sent and self._flights.soonest < self._wake:
+        if self._outbox and (not self._batch.is_open or len(self._outbox) >= UPSTREAM_BATCH):
+            self._flush()
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        for step in outbox:
+            if self._stopped or step.server not in self._sockets:
+                continue
+            steps = self._send_stream(step) if step.slot == STREAM else self._send(step)
+            if steps:
+                self._run(steps)
+        if self._flights.soonest < self._wake:
             self._arm()
 
     def _hand_out(self, waiters: Sequence[Any], result: Result) -> None:
@@ -244,7 +246,8 @@ class Upstream:
                 return self._flights.failed(step.server, STREAM, "cannot be asked over TLS yet", self._seconds())
             stream = self._streams[step.server] = _Stream(self, step.server)
             stream.connector = self._dial(peer.server, _StreamFactory(stream))
-        if peer.streaming == 1:
+        if stream.is_idle:  # not when it still owes an answer, for which nobody waits any more
+            stream.is_idle = False
             stream.expires = self._seconds() + self._options.timeout
         stream.write(step.message)
         return []
@@ -260,8 +263,8 @@ class Upstream:
     def _expect(self, stream: "_Stream") -> None:
         """Something happened on a connection: it has time again for the next thing."""
         peer = self._flights.peers.get(stream.server)
-        wait = self._options.timeout if peer and peer.streaming else UPSTREAM_STREAM_IDLE
-        stream.expires = self._seconds() + wait
+        stream.is_idle = peer is None or not peer.streaming
+        stream.expires = self._seconds() + (UPSTREAM_STREAM_IDLE if stream.is_idle else self._options.timeout)
         self._arm()
 
     def stream_connected(self, stream: "_Stream") -> None:
@@ -300,10 +303,11 @@ class Upstream:
     def _tick(self) -> None:
         self._timer, self._wake = None, _NEVER
         now = self._seconds()
+        self._run(self._flights.tick(now))
         for stream in [stream for stream in self._streams.values() if stream.expires <= now]:
             self._hang_up(stream)
-            self._run(self._flights.failed(stream.server, STREAM, "gave no answer over TCP in time", now))
-        self._run(self._flights.tick(now))
+            # What has waited its time is over by the tick; what was asked since is owed a connection that works.
+            self._run(self._flights.failed(stream.server, STREAM, "gave no answer over TCP in time", now, reused=True))
         self._release()
         self._arm()
 
@@ -334,7 +338,7 @@ class _Socket:
             self._socket.close()
             raise
         self.number = self._socket.fileno()
-        self.receive = self._socket.recv
+        self.receive = self._socket.recv_into
         self.send = self._socket.send
         self.close = self._socket.close
 
@@ -346,15 +350,27 @@ class _Pool:
     From each that is readable one datagram is read at a time, so that a flood on one leaves the others their turn.
     """
 
-    def __init__(self, arrived: Callable[[_Socket, bytes], None], failed: Callable[[_Socket, OSError], None]) -> None:
+    _log = Logger()
+
+    def __init__(
+        self, arrived: Callable[[_Socket, bytes], None], failed: Callable[[_Socket, OSError], None], batch: Batch
+    ) -> None:
         self._arrived = arrived
         self._failed = failed
+        self._batch = batch
+        # One buffer for all: to have 64 KiB allocated for each datagram costs more than to read it.
+        self._buffer = bytearray(_DATAGRAM)
+        self._view = memoryview(self._buffer)
         self._epoll = select.epoll()
         self._number = self._epoll.fileno()
         self._sockets: dict[int, _Socket] = {}
 
     def add(self, one: _Socket) -> None:
-        self._epoll.register(one.number, select.EPOLLIN)
+        try:
+            self._epoll.register(one.number, select.EPOLLIN)
+        except OSError:
+            one.close()
+            raise
         self._sockets[one.number] = one
 
     def remove(self, one: _Socket) -> None:
@@ -373,19 +389,21 @@ class _Pool:
         return "upstream"
 
     def doRead(self) -> None:
-        sockets, arrived = self._sockets, self._arrived
+        sockets, arrived, buffer, view = self._sockets, self._arrived, self._buffer, self._view
+        self._batch.begin()
         for number, _ in self._epoll.poll(0, UPSTREAM_READS):
             one = sockets.get(number)
             if one is None:  # closed by what an earlier one led to
                 continue
             try:
-                message = one.receive(_DATAGRAM)
+                arrived(one, view[: one.receive(buffer)].tobytes())
             except BlockingIOError:
-                continue
+                pass
             except OSError as error:  # such as an ICMP error: the server's host says that nothing listens
                 self._failed(one, error)
-                continue
-            arrived(one, message)
+            except Exception:  # a bug of ours must not end the reading
+                self._log.failure("please report this bug: a message from an upstream server")
+        self._batch.end()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has ended."""
@@ -397,7 +415,8 @@ class _Stream(Int16StringReceiver):
     def __init__(self, upstream: Upstream, server: int) -> None:
         self.server = server
         self.served = False
-        self.expires = float("inf")
+        self.is_idle = True
+        self.expires = _NEVER
         self.connector: IConnector | None = None
         self._upstream = upstream
         self._waiting: list[bytes] | None = []

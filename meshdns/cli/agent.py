@@ -38,7 +38,8 @@ def run(command: Command, args: argparse.Namespace) -> int:
     try:
         return command(args, configuration(args.config))
     except Stop as stop:
-        complain(stop.sentence)
+        advice = f" It starts with `twistd meshdns --config {args.config}`; --config FILE names that of another agent."
+        complain(stop.sentence + (advice if stop.code == NOT_RUNNING else ""))
         return stop.code
 
 
@@ -94,8 +95,7 @@ def near(host: str) -> str:
 
 def not_running(where: str, error: OSError) -> Stop:
     why = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-    advice = 'Start it with "twistd meshdns --config FILE", or name its own configuration here with --config FILE.'
-    return Stop(NOT_RUNNING, f"no agent answers {where}: {why}. {advice}")
+    return Stop(NOT_RUNNING, f"no agent answers {where}: {why}.")
 
 
 def _refused(response: http.client.HTTPResponse, where: Endpoint) -> Stop:
@@ -108,4 +108,4 @@ def _refused(response: http.client.HTTPResponse, where: Endpoint) -> Stop:
 
 
 def _stranger(where: Endpoint | None) -> Stop:
-    return Stop(NOT_RUNNING, f"what listens at {where} is not the agent; name its configuration with --config FILE.")
+    return Stop(NOT_RUNNING, f"what listens at {where} is not the agent.")

@@ -132,8 +132,8 @@ class QueryTests(LivingTests):
         self.assertEqual((code, out), (3, ""))
         self.assertEqual(
             err,
-            f"meshdns: no agent answers at 127.0.0.1:{port}, [::1]:{port}: Connection refused. Start it with "
-            '"twistd meshdns --config FILE", or name its own configuration here with --config FILE.\n',
+            f"meshdns: no agent answers at 127.0.0.1:{port}, [::1]:{port}: Connection refused. It starts with "
+            f"`twistd meshdns --config {config}`; --config FILE names that of another agent.\n",
         )
 
     async def test_second_address(self) -> None:

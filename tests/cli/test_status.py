@@ -59,8 +59,8 @@ class StatusTests(LivingTests):
             self.assertEqual((code, out), (3, ""))
             self.assertEqual(
                 err,
-                f"meshdns: no agent answers at 127.0.0.1:{port} (its status page): Connection refused. Start it with "
-                '"twistd meshdns --config FILE", or name its own configuration here with --config FILE.\n',
+                f"meshdns: no agent answers at 127.0.0.1:{port} (its status page): Connection refused. It starts "
+                f"with `twistd meshdns --config {config}`; --config FILE names that of another agent.\n",
             )
 
     async def test_somebody_else_there(self) -> None:
@@ -81,7 +81,7 @@ class StatusTests(LivingTests):
         for _ in range(3):
             code, out, err = await self.meshdns("status", config=config)
             self.assertEqual((code, out), (3, ""))
-            self.assertIn(" is not the agent; name its configuration with --config FILE.\n", err)
+            self.assertIn(" is not the agent. It starts with `twistd", err)
         await serving
 
     async def test_page_is_off(self) -> None:
