@@ -224,9 +224,8 @@ def _our_opt(client: Edns, message: bytes, opt: int) -> bytes:
 
 def _cut(message: bytes, fixed: list[int], room: int) -> tuple[int, bytes, int]:
     """Where the last record ends that fits into the room, and the counts up to there, those of additional apart."""
-    starts = [wire.skip_name(message, 12) + 4]
-    for position in fixed:
-        starts.append(position + 10 + (message[position + 8] << 8 | message[position + 9]))
+    ends = [position + 10 + (message[position + 8] << 8 | message[position + 9]) for position in fixed]
+    starts = [wire.skip_name(message, 12) + 4, *ends]
     kept = max((n for n, start in enumerate(starts) if start <= room), default=0)
     _, _, _, answers, authorities, _ = wire.HEADER.unpack_from(message)
     counts = min(kept, answers), max(0, min(kept - answers, authorities))

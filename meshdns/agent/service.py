@@ -16,6 +16,7 @@ from twisted.python import usage
 
 from meshdns import __version__, defaults
 from meshdns.agent.access import Access
+from meshdns.agent.batch import Batch
 from meshdns.agent.config import AgentConfig, load
 from meshdns.agent.doors import Doors
 from meshdns.agent.ledger import Ledger
@@ -23,7 +24,6 @@ from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.servers import Options as UpstreamOptions
 from meshdns.agent.status import Facts, StatusPage
 from meshdns.agent.tablefile import TableFile
-from meshdns.agent.batch import Batch
 from meshdns.agent.upstream import Upstream
 from meshdns.host import resolvconf
 from meshdns.settings import Invalid

@@ -175,7 +175,8 @@ CONTRACT = f"""\
 
 # Files (behind HEAD) that both the checker and the schema take.
 GOOD = [
-    "udp_max: 512", "udp_max: 4096", "mesh: {ttl: 0}", "mesh: {ttl: 86400}", "mesh: {ttl: auto}", "mesh: {zones: [a]}", "mesh:\n", "cache:\n",
+    "udp_max: 512", "udp_max: 4096", "mesh: {ttl: 0}", "mesh: {ttl: 86400}",
+    "mesh: {ttl: auto}", "mesh: {zones: [a]}", "mesh:\n", "cache:\n",
     "upstream: {timeout: 10ms}", "upstream: {deadline: 1m}", "upstream: {timeout: 5s}", "upstream: {attempts: 10}",
     "upstream: {max_inflight: 60000}", "upstream: {servers: ['::1', 'tcp://[::1]', 'udp://1.1.1.1:54']}",
     "upstream: {domains: {}}", "upstream: {domains: }", "upstream: {policy: fastest}", "log:\n", "search: []",
