@@ -36,9 +36,9 @@ run: .venv/.run
 	@echo
 	@echo "Starting the agent on 127.0.0.1:15053 with $(CONFIG); Ctrl-C ends it. Try, in another terminal:"
 	@echo
-	@echo "  dig @127.0.0.1 -p 15053 productpage.ns1.svc.cluster.local"
-	@echo "  dig @127.0.0.1 -p 15053 productpage.ns1.svc.cluster.local.ns1.svc.cluster.local"
-	@echo "  dig @127.0.0.1 -p 15053 AAAA db1.example.com"
+	@echo "  dig @127.0.0.1 -p 15053 +noall +answer productpage.ns1.svc.cluster.local"
+	@echo "  dig @127.0.0.1 -p 15053 +noall +answer productpage.ns1.svc.cluster.local.ns1.svc.cluster.local"
+	@echo "  dig @127.0.0.1 -p 15053 +noall +answer AAAA db1.example.com"
 	@echo
 	@command -v dig >/dev/null || { echo "(dig is in the package bind9-dnsutils.)"; echo; }
 	@$(BIN)/twistd -n --pidfile= meshdns --config '$(CONFIG)' & agent=$$!; trap "kill $$agent" INT TERM; \
