@@ -10,6 +10,7 @@ PACKED_TURNS = 16  # orders of addresses kept packed; a service of more addresse
 PROBE_ZONE = "loop.meshdns.example"  # names below it are our own questions coming back, a forwarding loop
 
 # service.py
+DESCRIPTORS = 8192  # asked of the host: a thousand TCP clients, and 512 sockets for each of a dozen upstream servers
 GC_THRESHOLD = 20_000  # objects made before circles of garbage are looked for; questions under way are fewer
 
 # doors.py

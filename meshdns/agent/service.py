@@ -1,6 +1,7 @@
 """Root: the agent as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
 import gc
+import resource
 import signal
 import sys
 import time
@@ -61,7 +62,16 @@ def makeService(options: Options) -> "AgentService":
     reactor.seconds = time.monotonic
     # Questions under way live for milliseconds and hold no circles; the default looks at them every few hundred.
     gc.set_threshold(defaults.GC_THRESHOLD)
+    _raise_descriptors()
     return AgentService(options["config"], options["loaded"], reactor)
+
+
+def _raise_descriptors() -> None:
+    """Use as many file descriptors as the host allows: TCP clients and the ports of upstream questions (D1, D20) take them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = defaults.DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, defaults.DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class AgentService(Service):
