@@ -7,7 +7,12 @@ NEGATIVE_TTL = (
 ALIAS_HOPS = 8  # aliases behind aliases: more is a mistake in the mesh, and unbound stops at about as many
 PACKED_ANSWERS = 4096  # questions whose answer is kept as bytes: more than a workload asks, 2 MiB at most
 PACKED_TURNS = 16  # orders of addresses kept packed; a service of more addresses is answered anew each time
+SEARCH_TTL = 30  # of the CNAME to where a search ended: an earlier step may come to exist
+CHAIN_RECORDS = 32  # records in front of a name that a chain of CNAMEs leads to; more is a circle through the mesh
 PROBE_ZONE = "loop.meshdns.example"  # names below it are our own questions coming back, a forwarding loop
+
+# lookups.py
+STALE_PATIENCE = 1.8  # a client waits so long before it gets an expired answer (RFC 8767 section 5)
 
 # service.py
 DESCRIPTORS = 8192  # asked of the host: a thousand TCP clients, and 512 sockets for each of a dozen upstream servers
@@ -40,7 +45,7 @@ UPSTREAM_TIMEOUT = 2.0  # for one server's answer, where neither configuration n
 UPSTREAM_ATTEMPTS = 2  # rounds over the servers, likewise; what glibc does
 UPSTREAM_DEADLINE = 5.0  # for all of it: glibc's clients give up after 5 s
 UPSTREAM_MAX_INFLIGHT = 2000  # questions outstanding (rule D22)
-CACHE_MAX_BYTES = 16 << 20  # some 50,000 answers (rule D27)
+CACHE_MAX_BYTES = 16 << 20  # some 22,000 answers (rule D27)
 CACHE_MAX_TTL = 3600.0  # a mistake upstream is forgotten within the hour (rule D25)
 CACHE_SERVE_STALE = 3600.0  # how long after its end an answer may stand in for a failing upstream (rule D26)
 
@@ -53,6 +58,14 @@ RESOLV_FALLBACKS = (
     "/run/systemd/resolve/resolv.conf",  # the servers behind systemd-resolved's stub
     "/var/lib/meshdns/resolv.conf",  # what /etc/resolv.conf was before `meshdns intercept` pointed it at the agent
 )
+
+# agent/watch.py
+RESOLV_POLL = 1.0  # seconds; a look is one stat for each file
+RESOLV_SETTLE = 0.2  # a file that changed is taken when it has not changed again for so long: it may be half written
+RESOLV_DOUBT = 5.0  # one that names no server any more is not believed for so long: it may be about to be filled
+
+# agent/special.py
+SPECIAL_TTL = 10_800  # of special-use names, which never change; what unbound gives its own
 
 # entries.py, table.py, agent/tablefile.py
 TABLE_TTL = 30  # seconds, of a table that says none: Istio's own constant
@@ -74,6 +87,7 @@ UPSTREAM_SPARE_DESCRIPTORS = 256  # never taken by upstream sockets: doors, stat
 UPSTREAM_BATCH = 32  # messages sent together at most: more gain nothing, and the first of them waits
 UPSTREAM_READS = 256  # datagrams from upstreams handled before the reactor looks at other sockets and timers
 UPSTREAM_STREAM_IDLE = 5.0  # a TCP connection to a server is kept so long without a question (RFC 7766 section 6.2.3)
+UPSTREAM_TLS_IDLE = 30.0  # and one under TLS so long: it is dearer to open (RFC 7858 section 3.4)
 HEDGE_LEAST = 0.02  # before this the next server is not asked (rule D21)
 HEDGE_UNKNOWN = 0.2  # the same of a server whose answers are too few to know: what Tailscale staggers by
 HEDGE_SAMPLES = 64  # recent answers of a server whose 95th percentile is its hedge
