@@ -279,3 +279,21 @@ def _naptr_front(message: bytes, spot: Spot) -> int:
             raise wire.Malformed("a character-string is cut short")
         position += 1 + message[position]
     return position - spot.rdata
+
+
+def rebuilt(message: bytes, body: Body, sections: Sections) -> bytes:
+    """A checked message with other records: its id, flags, question and OPT stay."""
+    end = wire.skip_name(message, 12) + 4
+    out = bytearray(message[:end])
+    offsets: dict[bytes, int] = {}
+    _remember(offsets, message[12 : end - 4].lower(), 12)
+    for section in sections:
+        for record in section:
+            _write(out, offsets, record)
+    counts = [len(section) for section in sections]
+    if body.opt:
+        length = message[body.opt + 9] << 8 | message[body.opt + 10]
+        out += message[body.opt : body.opt + 11 + length]
+        counts[2] += 1
+    struct.pack_into("!3H", out, 6, *counts)
+    return bytes(out)

@@ -209,8 +209,13 @@ def walk(message: bytes, position: int, before: int, additional: int) -> Body:
     opt, size, unpack = 0, len(message), _FIXED.unpack_from
     for number in range(before + additional):
         start = position
-        # An owner is most often a pointer to the question's name.
-        position = position + 2 if message[position : position + 2] == b"\xc0\x0c" else skip_name(message, position)
+        owner = message[position : position + 2]
+        if owner == b"\xc0\x0c":  # most often a pointer to the question's name
+            position += 2
+        elif owner[:1] == b"\x00":  # or the root, as of OPT
+            position += 1
+        else:
+            position = skip_name(message, position)
         if size - position < 10:
             raise Malformed("fewer records than the header says")
         rtype, _, _, length = unpack(message, position)
@@ -329,8 +334,8 @@ def read_reply(message: bytes, question: bytes) -> Body | str:
         return "case" if qdcount == 1 and asked.lower() == question.lower() else "question"
     try:
         read = walk(message, end, ancount + nscount, arcount)
-        if read.opt:
-            edns_at(message, read.opt)
+        if read.opt and message[read.opt + 9 : read.opt + 11] != b"\x00\x00":
+            edns_at(message, read.opt)  # for its options
     except Malformed:
         return "malformed"
     return read

@@ -94,8 +94,12 @@ class Answers:
             return Answer("D14", wire.NOERROR, Sections(front))
         if any(record.owner == target for record in front) or not hops:
             return Answer("D14", wire.SERVFAIL, Sections())  # aliases in a circle, or a chain that nobody means
-        if (onward := self._authority.host(target)) is not None:
-            return self._continue(front, onward, qtype, turn, hops - 1)
+        return self.onward(front, target, qtype, turn, hops - 1)
+
+    def onward(self, front: list[Record], target: bytes, qtype: int, turn: int = 0, hops: int = ALIAS_HOPS) -> Answer:
+        """Where a chain of CNAMEs goes on at a target: in the mesh if that is there, else upstream (rules D14, D24)."""
+        if (found := self._authority.host(target)) is not None:
+            return self._continue(front, found, qtype, turn, hops)
         if zone := self._authority.zone_of(target):
             if self._authority.nonterminal(target):
                 return self.nodata("D14", target, front)

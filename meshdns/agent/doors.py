@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from meshdns import messages, names, wire
 from meshdns.agent.batch import Batch
 from meshdns.agent.ledger import SAMPLE, Ledger
-from meshdns.agent.packed import PackedAnswers
+from meshdns.agent.packed import Packed, PackedAnswers
 from meshdns.agent.resolver import Answered, Done
 from meshdns.defaults import (
     DRAIN,
@@ -45,7 +45,7 @@ Send = Callable[[bytes], object]
 class Answer(Protocol):
     """The resolver, as a door sees it: `done` is called once, now or later; False when it never will be."""
 
-    def __call__(self, packet: bytes, /, *, tcp: bool, done: Done) -> bool: ...
+    def __call__(self, packet: bytes, /, *, tcp: bool, now: float, done: Done) -> bool: ...
 
 
 class Access(Protocol):
@@ -74,10 +74,11 @@ class Front:
             return self._refuse(packet, send)
         self.pending += 1
         try:
-            done = partial(self._done, transport, self._clock(), send)
+            now = self._clock()
+            done = partial(self._done, transport, now, send)
             if self.tells:
-                done = partial(self._tell, packet, source, transport, self._clock(), done)
-            answering = self._answer(packet, tcp=transport == "tcp", done=done)
+                done = partial(self._tell, packet, source, transport, now, done)
+            answering = self._answer(packet, tcp=transport == "tcp", now=now, done=done)
         except Exception:
             # A bug of ours must neither stop the door nor reach the next client.
             _log.failure("please report this bug: a packet from {source}: {packet}", source=source, packet=packet.hex())
@@ -205,33 +206,34 @@ class UdpPort(udp.Port):
 
     def _read(self) -> None:
         receive, send, packed, allowed = self.socket.recvfrom, self.socket.sendto, self._packed, self._allowed
+        now = self._clock()  # for the whole batch, which takes a millisecond or two
         for _ in range(UDP_READS):
             try:
                 packet, address = receive(UDP_DATAGRAM)
             except OSError:  # nothing more to read, or a client's port is closed
                 return
             known = packed.get(packet[2:])
-            if known is None or not allowed.get(address[0]):
+            if known is None or now >= known.until or not allowed.get(address[0]):
                 self.protocol.datagramReceived(packet, address)
                 continue
             known.hits += 1
             self._untimed += 1
             if self._untimed == SAMPLE:
-                self._send_timed(packet, known.next_tail, address)
+                self._send_timed(packet, known, address)
                 continue
             try:
                 send(packet[:2] + known.next_tail(), address)
             except OSError:
                 self._ledger.drop("send")
 
-    def _send_timed(self, packet: bytes, next_tail: Callable[[], bytes], address: Address) -> None:
+    def _send_timed(self, packet: bytes, known: Packed, address: Address) -> None:
         self._untimed = 0
         started = self._clock()
         try:
-            self.socket.sendto(packet[:2] + next_tail(), address)
+            self.socket.sendto(packet[:2] + known.next_tail(), address)
         except OSError:
             self._ledger.drop("send")
-        self._ledger.sampled(self._clock() - started)
+        self._ledger.sampled(self._clock() - started, known.source)
 
 
 class TcpStream(dns.DNSProtocol):

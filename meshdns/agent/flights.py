@@ -12,7 +12,7 @@ import attrs
 from meshdns.agent.attempts import Attempt, Attempts, Flight
 from meshdns.agent.probes import Probes
 from meshdns.agent.servers import CLOSED, OUTCOMES, Options, Peer, orders
-from meshdns.agent.steps import Failed, Finished, Notice, Reply, Result, Send, Step, Steps
+from meshdns.agent.steps import Failed, Finished, Notice, Recovered, Reply, Result, Send, Step, Steps
 from meshdns.defaults import EXPLORE_EVERY, PROBE_DEAD, PROBE_LOOP, UPSTREAM_WAITERS
 from meshdns.values import Server
 from meshdns.wire import FORMERR, NOTIMP, QR, RD, REFUSED, SERVFAIL, Ask, Body, is_truncated, rcode_text, read_reply
@@ -22,7 +22,7 @@ _FAILURES = frozenset({FORMERR, SERVFAIL, NOTIMP, REFUSED})  # another server ma
 _PROBE_TAIL = b"\x00\x10\x00\x01"  # TXT, IN
 
 
-__all__ = ["Failed", "Finished", "Flights", "Notice", "Reply", "Result", "Send", "Step", "Steps"]
+__all__ = ["Failed", "Finished", "Flights", "Notice", "Recovered", "Reply", "Result", "Send", "Step", "Steps"]
 
 
 class Flights:
@@ -96,6 +96,13 @@ class Flights:
         """Those in use, as configured."""
         return self._servers
 
+    @property
+    def turns(self) -> dict[int, int]:
+        """When each server, by index, would be asked a question of now: 1 first; those that are not asked are not in it."""
+        every = orders(self._servers, self.options)
+        order = every[(self._asked + 1) % len(every)] if every else ()
+        return {index: 1 if self.options.policy == "race" else turn for turn, index in enumerate(order, 1)}
+
     # from the resolver
 
     def ask(self, ask: Ask, waiter: object, now: float) -> Steps:
@@ -113,7 +120,9 @@ class Flights:
             return [Finished([waiter], Failed("none", _UNREACHABLE, self._nobody()))]
         options = self.options
         if len(self._flights) >= options.max_inflight:
-            return self._shed(waiter, f"{options.max_inflight} questions already wait for upstream servers")
+            return self._shed(
+                waiter, f"{options.max_inflight} questions already wait for upstream servers (upstream.max_inflight)"
+            )
         self._asked += 1
         order = self._orders[self._asked % len(self._orders)]
         flight = self._flights[ask] = Flight(ask, [waiter], now, now + options.deadline, order)
@@ -186,22 +195,30 @@ class Flights:
         return steps
 
     def failed(
-        self, server: int, slot: int, text: str, now: float, *, reused: bool = False, closed: bool = False
+        self,
+        server: int,
+        slot: int,
+        text: str,
+        now: float,
+        *,
+        reused: bool = False,
+        closed: bool = False,
+        reason: str = "network",
     ) -> Steps:
         """Sending through a slot, or receiving, ended in an error, for all that is outstanding there.
 
         `reused`: it was a connection that had served before, so the server may just have closed an idle one (RFC 7766
-        section 6.2.4). `closed`: no socket stands in the slot any more.
+        section 6.2.4). `closed`: no socket stands in the slot any more. `reason` is network or untrusted.
         """
         steps: Steps = []
         if closed and server in self.peers:
             self.peers[server].left[slot] = CLOSED
         for attempt in self._attempts.at(server, slot):
-            if reused and not attempt.second and not attempt.flight.finished:
+            if reused and reason == "network" and not attempt.second and not attempt.flight.finished:
                 self._attempts.close(attempt)
                 self._launch(attempt.flight, attempt.peer, now, steps, True, False, attempt.edns).second = True
             else:
-                self._lose(attempt, "network", text, now, steps)
+                self._lose(attempt, reason, text, now, steps)
         return steps
 
     def no_socket(self, sent: Send, now: float) -> Steps:
@@ -277,10 +294,10 @@ class Flights:
         """A reply that fits: the answer, or the reason to ask otherwise or elsewhere."""
         self._attempts.close(attempt)
         peer, flight = attempt.peer, attempt.flight
+        steps: Steps = [Recovered(peer.label)] if peer.dead else []
         if peer.heard(now):
             self._stale = True
         code = message[3] & 0x0F
-        steps: Steps = []
         if flight.probe:
             self._probed(attempt, now, steps)
         elif is_truncated(message) and not attempt.streamed:
@@ -331,7 +348,7 @@ class Flights:
         """The attempt is over without a reply."""
         self._attempts.close(attempt)
         peer, flight = attempt.peer, attempt.flight
-        if peer.failed(attempt.sent, "timeout" if reason == "timeout" else "error"):
+        if peer.failed(attempt.sent, "error" if reason == "network" else reason):
             self._stale = True
             if not peer.loops:
                 peer.probe_at = min(now + PROBE_DEAD, peer.probe_at or now + PROBE_DEAD)

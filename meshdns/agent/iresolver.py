@@ -4,6 +4,7 @@ Names and types enter as twisted.names has them, records leave; a name that is n
 which a `ResolverChain` asks the next resolver. It must never answer for a name itself.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -20,8 +21,10 @@ _ERRORS = {wire.NXDOMAIN: error.AuthoritativeDomainError, wire.SERVFAIL: error.D
 class MeshResolver(ResolverBase):
     """An IResolver (twisted.internet.interfaces) of one workload's mesh names."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, clock: Callable[[], float]) -> None:
+        """`clock` is the monotonic one that the resolver's upstreams go by."""
         super().__init__()
+        self._clock = clock
         self._resolver = resolver
 
     def _lookup(self, name: bytes, cls: int, type: int, timeout: Any) -> Deferred[Records]:  # noqa: A002
@@ -35,7 +38,7 @@ class MeshResolver(ResolverBase):
         question = asked + type.to_bytes(2, "big") + cls.to_bytes(2, "big")
         answer: Deferred[Answered] = Deferred()
         packet = wire.HEADER.pack(0, wire.RD, 1, 0, 0, 0) + question
-        self._resolver.answer(packet, tcp=True, done=answer.callback)
+        self._resolver.answer(packet, tcp=True, now=self._clock(), done=answer.callback)
         return answer.addCallback(_sections, name)
 
 

@@ -15,6 +15,7 @@ from meshdns.wire import rcode_text, type_text
 
 # Upper bounds in seconds: a mesh answer takes microseconds, an upstream milliseconds, a failing one seconds.
 BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+SOURCES = ("mesh", "cache", "stale", "upstream", "local")
 SAMPLE = 64  # of so many packed answers one is timed, and counts for all
 
 
@@ -36,7 +37,7 @@ class Ledger:
     def __init__(self, packed: PackedAnswers) -> None:
         self._packed = packed
         self._queries: Counter[tuple[str, int, int, str]] = Counter()
-        self.durations: dict[str, Histogram] = {"mesh": Histogram(), "upstream": Histogram(), "local": Histogram()}
+        self.durations: dict[str, Histogram] = {source: Histogram() for source in SOURCES}
         self.dropped: Counter[str] = Counter()
 
     # from the doors
@@ -45,9 +46,9 @@ class Ledger:
         self._queries[transport, answered.type, answered.rcode, answered.source] += 1
         self.durations[answered.source].add(seconds)
 
-    def sampled(self, seconds: float) -> None:
+    def sampled(self, seconds: float, source: str = "mesh") -> None:
         """One packed answer in SAMPLE was timed."""
-        self.durations["mesh"].add(seconds, SAMPLE)
+        self.durations[source].add(seconds, SAMPLE)
 
     def drop(self, reason: str) -> None:
         self.dropped[reason] += 1
@@ -59,8 +60,8 @@ class Ledger:
         total: Counter[tuple[str, str, str, str]] = Counter()
         for (transport, qtype, rcode, source), count in self._queries.items():
             total[transport, _type_label(qtype), rcode_text(rcode), source] += count
-        for (qtype, rcode), count in self._packed.counts().items():
-            total["udp", _type_label(qtype), rcode_text(rcode), "mesh"] += count
+        for (qtype, rcode, source), count in self._packed.counts().items():
+            total["udp", _type_label(qtype), rcode_text(rcode), source] += count
         return dict(total)
 
 

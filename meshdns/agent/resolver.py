@@ -5,42 +5,48 @@ A packet enters and its answer leaves at once, or later through `done` where an 
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import attrs
 
 from meshdns import __version__, messages, names, wire
 from meshdns.agent.answers import Answer, Answers
 from meshdns.agent.authority import Authority, Found
-from meshdns.agent.flights import Failed, Reply
+from meshdns.agent.chain import legs
+from meshdns.agent.lifetimes import extended_errors
+from meshdns.agent.lookups import Lookups, Word
 from meshdns.agent.packed import Packed, PackedAnswers
+from meshdns.agent.pursuit import End, Pursuit
 from meshdns.agent.search import Search, Walk
-from meshdns.defaults import PACKED_TURNS, PROBE_ZONE
+from meshdns.agent.special import Special
+from meshdns.agent.steps import Failed
+from meshdns.defaults import CHAIN_RECORDS, PACKED_TURNS, PROBE_ZONE, SEARCH_TTL
 from meshdns.messages import Record, Sections
 from meshdns.table import Table
-from meshdns.wire import Ask, Query
+from meshdns.wire import Query
 
 _PROBES = names.parse(PROBE_ZONE)
 _VERSION_NAMES = frozenset({names.parse("version.bind"), names.parse("version.server")})
 _TRANSFERS = frozenset({wire.AXFR, wire.IXFR})
+_LEADING = frozenset({b"\x00\x05", b"\x00\x27"})  # CNAME, DNAME
 _NOT_READY = 14  # EDE code of RFC 8914
+_STALE = messages.extended_error(3)
+_CACHED = messages.extended_error(13)
+_ERROR_BASE = 12 + 11 + 6  # octets of a header, of OPT, and of an extended error without text
 
 
 class Answered(NamedTuple):
     """An answer for one client, and what the metrics count of it."""
 
     message: bytes
-    source: str  # mesh, upstream or local
+    source: str  # mesh, cache, stale, upstream or local
     type: int
     rcode: int
 
 
 Done = Callable[[Answered], None]
-
-
-class AskUpstream(Protocol):
-    def __call__(self, ask: Ask, done: Callable[[Reply | Failed], None], /) -> None: ...
 
 
 @attrs.frozen
@@ -69,16 +75,31 @@ class Decision:
 _THEIRS = Decision("D10")
 
 
+class _Client(NamedTuple):
+    """One who waits for an upstream's word: how many octets fit, and whom to tell.
+
+    `packet` is empty where an equal one need not get the same answer a moment later.
+    """
+
+    query: Query
+    limit: int
+    done: Done
+    packet: bytes = b""
+
+
 class Resolver:
     """One workload's resolver."""
 
-    def __init__(self, place: Place, ask_upstream: AskUpstream, is_own_probe: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, place: Place, lookups: Lookups, is_own_probe: Callable[[bytes], bool], special: Special | None = None
+    ) -> None:
         """`is_own_probe` says of an arriving name below PROBE_ZONE whether it is a question of ours that came back."""
         self.packed = PackedAnswers()
         self.serial = 0
         self.autopath_answers = 0
-        self._ask_upstream = ask_upstream
+        self.lookups = lookups
         self._is_own_probe = is_own_probe
+        self._special = special or Special()
         self._turns: dict[tuple[str, int], int] = {}
         self._use(place, None)
 
@@ -102,7 +123,7 @@ class Resolver:
 
     # A packet's way
 
-    def answer(self, packet: bytes, *, tcp: bool, done: Done) -> bool:
+    def answer(self, packet: bytes, *, tcp: bool, now: float, done: Done) -> bool:
         """Answer a client's packet by calling `done` once, now or when an upstream has spoken; False: never (rule D2)."""
         query = wire.read_query(packet)
         if query is None:
@@ -119,9 +140,11 @@ class Resolver:
         if decision.rule == "D17":
             done(self._failed(query, limit, "local", _NOT_READY, "no name table has arrived yet"))
         elif said is None:
-            self._relay(query, limit, done)
+            # A walk hangs on several words, a cookie makes each query new, and packs are for UDP.
+            packs = decision.walk is None and not tcp and not (query.edns and query.edns.options)
+            self._upstream(_Client(query, limit, done, packet if packs else b""), decision, now)
         elif said.follow is not None:
-            self._follow(query, limit, said, done)
+            self._follow(_Client(query, limit, done), list(said.sections.answer), said.follow, now)
         else:
             message = self._render(query, limit, said)
             if decision.found and not tcp:
@@ -135,7 +158,7 @@ class Resolver:
             self.autopath_answers += decision.walk is not None
             turn = self._next_turn(decision.found, query.type)
             return self._answers.answer(decision.found, query.name, query.type, turn)
-        if decision.zone:
+        if decision.zone and decision.walk is None:
             return self._answers.absent(query.name, decision.zone)
         return None
 
@@ -152,19 +175,22 @@ class Resolver:
         walk = self._search.walk(name, authority)
         if walk and walk.found:
             return Decision("D8", walk.found, walk, zone)
-        if walk is None and zone is None:
-            return _THEIRS
+        if walk and walk.undecided and self.place.autopath == "all":
+            return Decision("D8", None, walk, zone)
         # A name inside a mesh zone never leaves; the client goes on with its own search after this NXDOMAIN.
-        return Decision("D9" if zone else "D10", None, walk, zone)
+        return Decision("D9", zone=zone) if zone else _THEIRS
 
     def _local(self, query: Query, limit: int) -> Answered | None:
-        """What is answered without looking at names: other classes, zone transfers, our own probes come back."""
+        """What is answered before all else: other classes, zone transfers, our own probes come back, special-use names."""
         if query.cls == wire.CH and query.name in _VERSION_NAMES and query.type in (wire.TXT, wire.ANY):
             version = Record(query.name, wire.TXT, 0, messages.txt_rdata(f"meshdns {__version__}"), wire.CH)
             return self._say(query, limit, "local", Sections([version]))
         foreign = query.cls != wire.IN and query.cls != wire.ANY_CLASS
         if foreign or query.type in _TRANSFERS or (query.name.endswith(_PROBES) and self._is_own_probe(query.name)):
             return self._say(query, limit, "local", Sections(), wire.REFUSED)
+        special = self._special.say(query.name, query.type)
+        if special is not None and self.authority.locate(query.name) is None and not self.authority.zone_of(query.name):
+            return self._say(query, limit, "local", special.sections, special.rcode)
         return None
 
     def _say(
@@ -203,37 +229,89 @@ class Resolver:
     def _render(self, query: Query, limit: int, said: Answer) -> bytes:
         return messages.render(query, said.sections, limit=limit, rcode=said.rcode, aa=True)
 
-    # What an upstream adds
+    # What upstreams add
 
-    def _relay(self, query: Query, limit: int, done: Done) -> None:
-        self._ask_upstream(query.ask, partial(self._relayed, query, limit, done))
+    def _upstream(self, client: _Client, decision: Decision, now: float) -> None:
+        """A name that only upstreams know, or that the search list may lead to."""
+        if decision.walk is None:
+            self.lookups.find(client.query.ask, now, partial(self._give, client, []))
+        else:
+            end = partial(self._arrive, client, decision.zone)
+            Pursuit(decision.walk, client.query.ask, self.lookups, end).start(now)
 
-    def _relayed(self, query: Query, limit: int, done: Done, result: Reply | Failed) -> None:
-        if isinstance(result, Failed):
-            return done(self._failed(query, limit, "upstream", result.ede, result.text))
-        message = messages.relay(query, result.message, limit, result.body)
-        done(Answered(message, "upstream", query.type, message[3] & 0x0F))
+    def _follow(self, client: _Client, front: list[Record], target: bytes, now: float) -> None:
+        """Ask for the records of the name that the records so far lead to."""
+        ask = client.query.ask._replace(question=target + client.query.question[-4:])
+        self.lookups.find(ask, now, partial(self._give, client, front))
 
-    def _follow(self, query: Query, limit: int, said: Answer, done: Done) -> None:
-        """Ask an upstream for the records of the name that the mesh's own records lead to."""
-        if not said.sections.answer:
-            return self._relay(query, limit, done)
-        assert said.follow is not None
-        ask = query.ask._replace(question=said.follow.lower() + query.question[-4:])
-        self._ask_upstream(ask, partial(self._followed, query, limit, said, done))
+    def _arrive(self, client: _Client, zone: bytes | None, end: End, now: float) -> None:
+        """The end of a walk, told to the client as `asked CNAME end` and what stands there (rules D8, D12)."""
+        query = client.query
+        self.autopath_answers += end.exists and end.name != query.name
+        said = None
+        if end.found is not None:
+            said = self._answers.answer(end.found, query.name, query.type, self._next_turn(end.found, query.type))
+        elif zone and not end.exists and not isinstance(end.word, Failed):
+            said = self._answers.absent(query.name, zone)
+        if said is not None:
+            return self._say_mesh(client, said, now, aa=True)
+        assert end.word is not None  # a walk without any upstream step is decided by the table
+        front = [Record(query.name, wire.CNAME, SEARCH_TTL, end.name)] if end.exists and end.name != query.name else []
+        return self._give(client, front, end.word, now, exists=end.exists)
 
-    def _followed(self, query: Query, limit: int, said: Answer, done: Done, result: Reply | Failed) -> None:
-        """The mesh's records, then the upstream's."""
-        if isinstance(result, Failed):
-            return done(self._failed(query, limit, "upstream", result.ede, result.text))
-        try:
-            added = messages.records(result.message)
-        except wire.Malformed as problem:
-            return done(self._failed(query, limit, "upstream", 0, f"{result.server}: {problem}"))
-        rcode = wire.rcode(result.message)
-        sections = Sections([*said.sections.answer, *added.answer], added.authority)
-        message = messages.render(query, sections, limit=limit, rcode=rcode, aa=True)
-        done(Answered(message, "upstream", query.type, rcode))
+    def _say_mesh(self, client: _Client, said: Answer, now: float, *, aa: bool) -> None:
+        """What the mesh says, with what an upstream must add."""
+        if said.follow is not None:
+            return self._follow(client, list(said.sections.answer), said.follow, now)
+        message = messages.render(client.query, said.sections, limit=client.limit, rcode=said.rcode, aa=aa)
+        return client.done(Answered(message, "mesh", client.query.type, said.rcode))
+
+    def _give(
+        self, client: _Client, front: list[Record], word: Word | Failed, now: float, *, exists: bool = False
+    ) -> None:
+        """Give an upstream's word to the client, behind the records that lead to it.
+
+        `exists`: it is no NXDOMAIN, whatever the word says of this one type.
+        """
+        if isinstance(word, Failed):
+            source, options = "cache" if word.cached else "upstream", _why(client, word)
+            return client.done(self._say(client.query, client.limit, source, Sections(), wire.SERVFAIL, options))
+        if (inward := self._inward(word)) is not None:
+            return self._enter(client, [*front, *inward[0]], inward[1], now)
+        options = _STALE if word.source == "stale" else b""
+        if not front and not options and not (exists and word.rcode == wire.NXDOMAIN):
+            message = messages.relay(client.query, word.message, client.limit, word.body)
+            if client.packet and now < word.until:
+                tails, rcode = [message[2:]], message[3] & 0x0F
+                self.packed.keep(client.packet[2:], Packed(tails, client.query.type, rcode, "cache", word.until))
+            return client.done(Answered(message, word.source, client.query.type, message[3] & 0x0F))
+        rcode = wire.NOERROR if exists else word.rcode
+        added = messages.records(word.message)
+        sections = Sections([*front, *added.answer], added.authority, () if front else added.additional)
+        aa = bool(front) and self.authority.host(front[-1].owner) is not None  # only if the mesh itself leads there
+        message = messages.render(client.query, sections, limit=client.limit, rcode=rcode, aa=aa, options=options)
+        return client.done(Answered(message, word.source, client.query.type, rcode))
+
+    def _inward(self, word: Word) -> tuple[Sequence[Record], bytes] | None:
+        """Where a chain of CNAMEs enters the mesh: the records up to there, and the mesh name (rule D24)."""
+        message, fixed = word.message, word.body.fixed
+        # Every record is looked at: a signature may stand before the alias, or the chain's end.
+        for at in fixed[: message[6] << 8 | message[7]]:
+            if message[at : at + 2] in _LEADING:
+                break
+        else:
+            return None
+        for target, records in legs(message):
+            if self.authority.zone_of(target) or self.authority.host(target):
+                return records, target
+        return None
+
+    def _enter(self, client: _Client, front: list[Record], target: bytes, now: float) -> None:
+        """An upstream never speaks for a mesh name: the table does."""
+        if len(front) > CHAIN_RECORDS:
+            text = "the chain of CNAMEs does not end"
+            return client.done(self._failed(client.query, client.limit, "upstream", 0, text))
+        return self._say_mesh(client, self._answers.onward(front, target, client.query.type), now, aa=False)
 
     # from explain
 
@@ -241,6 +319,34 @@ class Resolver:
         """What the mesh would say, nothing counted or turned by it; None when the question is for an upstream."""
         if decision.found:
             return self._answers.answer(decision.found, name, qtype)
-        if decision.zone and decision.rule != "D17":
+        if decision.zone and decision.walk is None and decision.rule != "D17":
             return self._answers.absent(name, decision.zone)
         return None
+
+    def rehearse(self, packet: bytes, lookups: Lookups, now: float) -> Answered | None:
+        """The answer to a packet as `lookups`, which ask nobody, let it be known; None: an upstream would be asked first.
+
+        A copy of this resolver gives it, which counts and turns for itself.
+        """
+        double = copy(self)
+        double.lookups, double.packed, double._turns = lookups, PackedAnswers(), {}
+        double._is_own_probe = _is_nobodys
+        told: list[Answered] = []
+        double.answer(packet, tcp=True, now=now, done=told.append)
+        return told[0] if told else None
+
+
+def _why(client: _Client, failed: Failed) -> bytes:
+    """Extended errors: ours, whether it is one of a moment ago, and those of the last server that answered (rule D18), as far
+    as they fit."""
+    room = client.limit - _ERROR_BASE - len(client.query.question) - len(_CACHED)
+    text = failed.text.encode()[: max(room, 0)].decode(errors="ignore")
+    options = messages.extended_error(failed.ede, text) + (_CACHED if failed.cached else b"")
+    opt = wire.body(failed.reply).opt if failed.reply else 0
+    theirs = extended_errors(wire.edns_at(failed.reply, opt).options) if failed.reply and opt else b""
+    return options + theirs if len(options) + len(theirs) <= room else options
+
+
+def _is_nobodys(name: bytes) -> bool:
+    """Of a probe's name that a person asks about: it did not come back."""
+    return False

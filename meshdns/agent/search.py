@@ -1,8 +1,8 @@
 """Inside: the search list, walked on the client's behalf (rule D8).
 
-A name that an application's resolver made by appending a search domain enters; out comes how the client's own walk would
-end as far as the table alone can tell: at a host, at nothing, or at a step that only an upstream can decide. The
-`Authority` answers for mesh names; this module never asks anybody else.
+A name that an application's resolver made by appending a search domain enters; out come the names that the client would try,
+and what the table says of each: a host, nothing, or that only an upstream can tell. The `Authority` answers for mesh names;
+this module never asks anybody else.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Step:
 
 @attrs.frozen
 class Walk:
-    """The steps gone, in the client's order, and where they ended."""
+    """The steps to go, in the client's order, up to the first that exists in the mesh."""
 
     bare: bytes  # X: the name without the search domain
     domain: bytes  # Si: the search domain that was appended
@@ -32,12 +32,13 @@ class Walk:
 
     @property
     def found(self) -> Found | None:
-        return self.steps[-1].found
+        """Where the walk ends, if the table alone tells that."""
+        return None if self.undecided else self.steps[-1].found
 
     @property
     def undecided(self) -> bool:
-        """Whether the walk stopped at a step that only an upstream can decide."""
-        return self.steps[-1].verdict == "upstream"
+        """Whether an upstream must be asked about a step before the end is known."""
+        return any(step.verdict == "upstream" for step in self.steps)
 
 
 class Search:
@@ -59,7 +60,7 @@ class Search:
         return best
 
     def walk(self, name: bytes, authority: Authority) -> Walk | None:
-        """X.Si, X.Si+1 … X.Sn, then X, up to the first that exists in the mesh or that the table cannot decide."""
+        """X.Si, X.Si+1 … X.Sn, then X, up to the first that exists in the mesh."""
         expanded = self.candidates(name)
         if expanded is None:
             return None
@@ -78,10 +79,7 @@ class Search:
             if found and not (candidate is bare and found.canonical in passed):
                 steps.append(Step(candidate, "host", found))
                 break
-            decided = authority.zone_of(candidate) is not None
-            steps.append(Step(candidate, "absent" if decided else "upstream"))
-            if not decided:
-                break
+            steps.append(Step(candidate, "absent" if authority.zone_of(candidate) else "upstream"))
         return Walk(bare, domain, tuple(steps))
 
     def _order(self, bare: bytes, i: int) -> list[bytes]:

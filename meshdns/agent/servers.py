@@ -71,7 +71,7 @@ class Peer:
     edns: bool = True  # it understands OPT
     probe_at: float | None = None
     outcomes: dict[str, int] = attrs.field(
-        factory=lambda: dict.fromkeys((*dict.fromkeys(OUTCOMES), "truncated", "timeout", "error"), 0)
+        factory=lambda: dict.fromkeys((*dict.fromkeys(OUTCOMES), "truncated", "timeout", "error", "untrusted"), 0)
     )
 
     @property
@@ -182,7 +182,7 @@ class Peer:
         return self.misses == SUSPECT_AFTER
 
     def failed(self, sent: float, outcome: str) -> bool:
-        """An attempt sent at that time ended in `timeout` or `error`. Whoever has spoken since is not silent."""
+        """An attempt sent at that time ended in `timeout`, `error` or `untrusted`. Whoever has spoken since is not silent."""
         self.outcomes[outcome] += 1
         if self.heard_at > sent:
             return False

@@ -11,8 +11,8 @@ import attrs
 from meshdns.wire import Body
 
 
-@attrs.frozen
-class Reply:
+@attrs.define
+class Reply:  # not frozen: one is made for each answer, and freezing takes four times as long
     """A validated upstream message, its question byte for byte as sent; who gave it, and how long it took in all.
 
     `body` is where its records stand.
@@ -28,13 +28,15 @@ class Reply:
 class Failed:
     """No answer. `reason` is a word for counting, `ede` and `text` the extended error (RFC 8914).
 
-    `reply` is the last failing (SERVFAIL, REFUSED …) or truncated message that a server gave, if one did.
+    `reply` is the last failing (SERVFAIL, REFUSED …) or truncated message that a server gave, if one did. `cached`: nobody was
+    asked, for that was a moment ago.
     """
 
     reason: str  # none, shed, timeout, network, rcode, truncated or stopped
     ede: int
     text: str
     reply: bytes | None = None
+    cached: bool = False
 
 
 Result = Reply | Failed
@@ -62,5 +64,11 @@ class Notice(NamedTuple):
     text: str
 
 
-Step = Send | Finished | Notice
+class Recovered(NamedTuple):
+    """A server that was dead answers again: what failed for want of it may be asked at once."""
+
+    server: str
+
+
+Step = Send | Finished | Notice | Recovered
 Steps = list[Step]

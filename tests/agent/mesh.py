@@ -9,9 +9,13 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+from twisted.internet.task import Clock
 
 from meshdns import names, table, wire
+from meshdns.agent.cache import Cache
 from meshdns.agent.flights import Failed, Reply
+from meshdns.agent.lifetimes import Limits
+from meshdns.agent.lookups import Lookups
 from meshdns.agent.resolver import Answered, Place, Resolver
 
 SEARCH = ("ns1.svc.cluster.local", "svc.cluster.local", "cluster.local")
@@ -50,42 +54,69 @@ def lines(hosts: list[dict[str, Any]], zones: tuple[str, ...] = ("cluster.local"
     return "\n".join(json.dumps(line) for line in [head, *hosts]).encode() + b"\n"
 
 
+def nothing(query: dns.message.Message) -> dns.message.Message:
+    """What an upstream says that knows no name at all."""
+    reply = dns.message.make_response(query)
+    reply.set_rcode(dns.rcode.NXDOMAIN)
+    reply.authority.append(dns.rrset.from_text(".", 60, "IN", "SOA", "a. b. 1 2 3 4 5"))
+    return reply
+
+
 @attrs.define
 class Mesh:
-    """A resolver whose upstream is a list of the questions it was asked and a function that replies."""
+    """A resolver whose upstream is a list of the questions it was asked and a function that replies; None: it never does."""
 
     search: tuple[str, ...] = SEARCH
     autopath: str = "all"
     hosts: list[dict[str, Any]] | None = attrs.field(factory=lambda: HOSTS)
     zones: tuple[str, ...] = ("cluster.local",)
     namespace: str = "ns1"
-    reply: Callable[[dns.message.Message], dns.message.Message | Failed] | None = None
+    reply: Callable[[dns.message.Message], dns.message.Message | Failed] | None = nothing
     asked: list[wire.Ask] = attrs.field(factory=list)
     probes: set[bytes] = attrs.field(factory=set)
+    clock: Clock = attrs.field(factory=Clock)
+    lookups: Lookups = attrs.field(init=False)
     resolver: Resolver = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         search = [names.parse(domain) for domain in self.search]
         place = Place(self.namespace, names.parse("cluster.local"), search, autopath=self.autopath)
-        self.resolver = Resolver(place, self._ask, self.probes.__contains__)
+        self.lookups = Lookups(Cache(Limits()), self._ask, self._later)
+        self.resolver = Resolver(place, self.lookups, self.probes.__contains__)
         if self.hosts is not None:
             self.adopt(self.hosts)
 
     def adopt(self, hosts: list[dict[str, Any]], ttl: int = 30) -> None:
         self.resolver.adopt(table.read(lines(hosts, self.zones, ttl)))
 
-    def _ask(self, ask: wire.Ask, done: Callable[[Reply | Failed], None]) -> None:
+    def _ask(self, ask: wire.Ask, done: Callable[[Reply | Failed, float], None]) -> None:
         self.asked.append(ask)
         if self.reply is None:
             return
         said = self.reply(dns.message.from_wire(wire.upstream_query(ask, 1, ask.question, 1232)))
-        done(said if isinstance(said, Failed) else Reply(said.to_wire(), "192.0.2.53", 0.001))
+        done(said if isinstance(said, Failed) else Reply(said.to_wire(), "192.0.2.53", 0.001), self.now)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+        delayed = self.clock.callLater(seconds, call)
+        return lambda: delayed.cancel() if delayed.active() else None
+
+    @property
+    def now(self) -> float:
+        return self.clock.seconds()
 
     def packet(self, packet: bytes, *, tcp: bool = False) -> list[Answered]:
         """The answers to a packet: none, or one."""
         got: list[Answered] = []
-        self.resolver.answer(packet, tcp=tcp, done=got.append)
+        self.resolver.answer(packet, tcp=tcp, now=self.now, done=got.append)
         return got
+
+    def is_relayed(self, name: str, rdtype: str = "A") -> bool:
+        """Whether just this question goes upstream first."""
+        before = len(self.asked)
+        query = dns.message.make_query(name, rdtype)
+        self.packet(query.to_wire())
+        question = query.to_wire()[12:]
+        return [ask.question for ask in self.asked[before : before + 1]] == [question]
 
     def ask(self, name: str, rdtype: str = "A", *, tcp: bool = False, **options: Any) -> dns.message.Message:
         """The answer to a question, read by dnspython, which also checks that it answers this question."""

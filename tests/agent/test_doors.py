@@ -69,7 +69,7 @@ class DoorsTests(TestCase):
         self.later: list[tuple[wire.Ask, Callable[..., None]]] = []
         self.mesh = Mesh()
         self.ledger = Ledger(self.mesh.resolver.packed)
-        self.mesh.resolver._ask_upstream = lambda ask, done: self.later.append((ask, done))
+        self.mesh.lookups._ask_upstream = lambda ask, done: self.later.append((ask, done))
         self.access = Access(self.allow, time.monotonic)
         self.doors = doors.Doors(
             self.mesh.resolver.answer, self.mesh.resolver.packed, self.access, self.ledger, reactor, time.monotonic
@@ -295,7 +295,7 @@ class StreamLimitTests(DoorsTests):
             self.assertLessEqual(len(self.later), 5)
             ask, done = self.later.pop()
             reply = dns.message.make_response(dns.message.from_wire(wire.upstream_query(ask, 1, ask.question, None)))
-            done(Reply(reply.to_wire(), "192.0.2.53", 0.0))
+            done(Reply(reply.to_wire(), "192.0.2.53", 0.0), time.monotonic())
             ids.append(dns.message.from_wire(await deferToThread(read_frame, connection)).id)
         self.assertEqual(sorted(ids), list(range(1, 21)))
 
@@ -370,7 +370,7 @@ class ListenTests(DoorsTests):
             self.assertNoResult(closing)
             (ask, done) = self.later.pop()
             message = dns.message.make_response(dns.message.from_wire(wire.upstream_query(ask, 1, ask.question, None)))
-            done(Reply(message.to_wire(), "192.0.2.53", 0.0))
+            done(Reply(message.to_wire(), "192.0.2.53", 0.0), time.monotonic())
             await closing
             self.assertEqual({dns.message.from_wire(client.recv(4096)).id for _ in range(2)}, {1, 2})
 

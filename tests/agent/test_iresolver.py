@@ -1,5 +1,6 @@
 """The mesh in somebody else's twisted.names server: the stock server and client, over a real socket."""
 
+import time
 from typing import Any
 
 from twisted.internet import reactor
@@ -22,7 +23,7 @@ class Elsewhere(ResolverBase):
 
 class ChainTests(TestCase):
     def setUp(self) -> None:
-        mesh = MeshResolver(Mesh().resolver)
+        mesh = MeshResolver(Mesh().resolver, time.monotonic)
         factory = server.DNSServerFactory(clients=[mesh, Elsewhere()])
         port = reactor.listenUDP(0, dns.DNSDatagramProtocol(factory), interface="127.0.0.1")  # type: ignore[attr-defined]
         self.addCleanup(port.stopListening)
