@@ -46,14 +46,6 @@ LATER = {
     "table.control_plane": "use table.file",
     "table.manifests": "use table.file",
     "table.snapshot": "take it out, table.file is read at each start",
-    "upstream.domains": "use upstream.servers, for all names",
-    "upstream.policy": 'use "fastest"',
-    "upstream tls://": "write it without tls://",
-    "cache.max_bytes": "nothing is cached, so take it out",
-    "cache.min_ttl": "nothing is cached, so take it out",
-    "cache.max_ttl": "nothing is cached, so take it out",
-    "cache.serve_stale": "nothing is cached, so take it out",
-    "cache.prefetch": "nothing is cached, so take it out",
 }
 
 _PIN = re.compile(r"sha256/[A-Za-z0-9+/]{43}=")
@@ -94,13 +86,6 @@ def _near(far: Endpoint) -> Endpoint:
     return Endpoint("::1" if ":" in far.host else "127.0.0.1", far.port)
 
 
-def _server(text: str) -> Server:
-    found = parse_server(text)
-    if found.transport == "tls" and "upstream tls://" in LATER:
-        raise ValueError(f"{quote(text)}: tls:// {_not_yet('upstream tls://')}")
-    return found
-
-
 def _pin(text: str) -> str:
     if not _PIN.fullmatch(text):
         raise ValueError(
@@ -119,7 +104,7 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-_servers = listed(scalar(_server))
+_servers = listed(scalar(parse_server))
 _status_page = unless("off", None, scalar(_status))
 
 
@@ -195,7 +180,7 @@ class Upstream:
 
     resolv_conf: str = setting(path, defaults.RESOLV_CONF)
     servers: tuple[Server, ...] = setting(_servers, ())
-    domains: Mapping[bytes, tuple[Server, ...]] = setting(keyed(parse_domain, listed(scalar(_server), 1)), {})
+    domains: Mapping[bytes, tuple[Server, ...]] = setting(keyed(parse_domain, listed(scalar(parse_server), 1)), {})
     policy: str = setting(choice("fastest", "ordered", "race"), "fastest")
     timeout: float | None = setting(duration(0.01, 60), None)
     attempts: int | None = setting(whole(1, 10), None)
@@ -250,8 +235,8 @@ class AgentConfig:
     udp_max: int = setting(whole(512, 4096), defaults.UDP_MAX)
     table: Table = setting(section(Table, exactly_one("control_plane", "manifests", "file"), _later))
     mesh: Mesh = setting(section(Mesh), Mesh())
-    upstream: Upstream = setting(section(Upstream, _patient, _later), Upstream())
-    cache: Cache = setting(section(Cache, _ordered_ttls, _later), Cache())
+    upstream: Upstream = setting(section(Upstream, _patient), Upstream())
+    cache: Cache = setting(section(Cache, _ordered_ttls), Cache())
     status: Endpoint | None = setting(_status_page, Endpoint(*defaults.STATUS))
     log: Log = setting(section(Log), Log())
 

@@ -15,21 +15,30 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
 
-from meshdns import __version__, defaults
+from meshdns import __version__, defaults, names
 from meshdns.agent.access import Access
 from meshdns.agent.batch import Batch
+from meshdns.agent.cache import Cache
 from meshdns.agent.config import AgentConfig, load
 from meshdns.agent.doors import Doors
 from meshdns.agent.ledger import Ledger
+from meshdns.agent.lifetimes import Limits
+from meshdns.agent.lookups import Lookups
 from meshdns.agent.resolver import Place, Resolver
+from meshdns.agent.routes import Routes
+from meshdns.agent.secure import Secure
 from meshdns.agent.servers import Options as UpstreamOptions
+from meshdns.agent.special import Special
 from meshdns.agent.status import Facts, StatusPage
+from meshdns.agent.steps import Result
 from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
+from meshdns.agent.watch import Watch
 from meshdns.host import resolvconf
 from meshdns.settings import Invalid
 from meshdns.table import Table
 from meshdns.values import Server
+from meshdns.wire import Ask
 
 _log = Logger()
 
@@ -84,11 +93,13 @@ class AgentService(Service):
         self._reactor = reactor
         clock: Callable[[], float] = reactor.seconds
         self._conf = _resolv_conf(config)
-        batch = Batch()
-        self._upstream = Upstream(
-            reactor, _servers(config, self._conf), _upstream_options(config, self._conf), batch=batch
-        )
-        self._resolver = Resolver(_place(config, self._conf), self._upstream.ask, self._upstream.is_own_probe)
+        self._batch = batch = Batch()
+        self._secure = Secure()
+        self._running = False
+        self._routes = Routes(self._open_upstream)
+        self._special = Special(config.upstream.domains)
+        self._lookups = Lookups(Cache(_limits(config)), self._ask, self._later)
+        self._resolver = Resolver(_place(config, self._conf), self._lookups, self._routes.is_own_probe, self._special)
         self._ledger = Ledger(self._resolver.packed)
         self._access = Access(config.allow, clock)
         self._doors = Doors(
@@ -96,6 +107,7 @@ class AgentService(Service):
         )
         self._doors.tell_queries(config.log.queries)
         self._table = self._table_file(config)
+        self._watch = self._watch_resolv_conf(config)
         self._started = clock()
         self._status = StatusPage(self._facts(config), reactor)
 
@@ -112,18 +124,24 @@ class AgentService(Service):
     def startService(self) -> None:
         super().startService()
         _on_hangup(self._reactor, self.reload)
-        self._upstream.start()
+        self._running = True
+        for upstream in self._routes.groups:
+            upstream.start()
+        self._route()
         self._table.start()
         self._say("answers on {listen}, asks {servers}")
+        self._watch_on()
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._watch.stop()
         self._table.stop()
         await self._doors.close()
-        await self._upstream.stop()
+        for upstream in self._routes.groups:
+            await upstream.stop()
         await self._status.close()
 
     # from SIGHUP
@@ -141,18 +159,73 @@ class AgentService(Service):
             self._listen(self._config)
             _log.error("the configuration stays as it was: {why}", why=str(error))
             return
-        self._conf = _resolv_conf(config)
-        self._upstream.replace(_servers(config, self._conf), _upstream_options(config, self._conf))
+        before, self._config, self._conf = self._config, config, _resolv_conf(config)
+        self._secure.forget()
+        self._special.use(config.upstream.domains)
+        self._route()
+        self._lookups.cache.use(_limits(config))
+        if config.upstream.domains != before.upstream.domains:
+            self._lookups.cache.clear()  # what others said of these names is not what their own servers say
         self._resolver.move(_place(config, self._conf))
         self._access.allow(config.allow)
         self._doors.tell_queries(config.log.queries)
-        before, self._config = self._config, config
         if config.table != before.table:
             self._table.stop()
             self._table = self._table_file(config)
             self._table.start()
         self._status.facts = self._facts(config)
+        self._watch.stop()
+        self._watch = self._watch_resolv_conf(config)
         self._say("has read {path} again: answers on {listen}, asks {servers}")
+        self._watch_on()
+
+    # from the watch
+
+    def _moved(self, conf: resolvconf.Choice) -> None:
+        """Another network, or another search list."""
+        before, self._conf = set(self._conf.conf.nameservers), conf
+        if conf.conf.nameservers and before.isdisjoint(conf.conf.nameservers):
+            self._lookups.cache.clear()  # a name may be another host's in another network
+        self._route()
+        self._resolver.move(_place(self._config, conf))
+        search = " ".join(map(names.text, self._resolver.place.search)) or "nothing"
+        self._say("has read {source} again: asks {servers}, search {search}", source=conf.source, search=search)
+
+    # Wiring
+
+    def _open_upstream(self) -> Upstream:
+        upstream = Upstream(self._reactor, (), batch=self._batch, secure=self._secure, recovered=self._recovered)
+        if self._running:
+            upstream.start()
+        return upstream
+
+    def _recovered(self) -> None:
+        """A server is back: what failed before may be asked at once, not only when its failure is forgotten."""
+        self._lookups.cache.recovered(self._reactor.seconds())
+
+    def _route(self) -> None:
+        config, conf = self._config, self._conf
+        self._routes.replace(_servers(config, conf), config.upstream.domains, _upstream_options(config, conf))
+
+    def _watch_resolv_conf(self, config: AgentConfig) -> Watch[resolvconf.Choice]:
+        paths = [config.upstream.resolv_conf, *defaults.RESOLV_FALLBACKS]
+        return Watch(
+            paths, self._conf, lambda: _resolv_conf(config), self._moved, self._reactor, resolvconf.is_doubtful
+        )
+
+    def _watch_on(self) -> None:
+        if not self._config.upstream.servers:
+            self._watch.start()
+
+    def _ask(self, ask: Ask, done: Callable[[Result, float], None]) -> None:
+        special = self._special.reply(ask)  # where a walk of the search list comes to such a name
+        if special is not None:
+            return done(special, self._reactor.seconds())
+        return self._routes.ask(ask, lambda result: done(result, self._reactor.seconds()))
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+        delayed = self._reactor.callLater(seconds, call)
+        return lambda: delayed.cancel() if delayed.active() else None
 
     def _listen(self, config: AgentConfig) -> None:
         self._doors.listen((each.host, each.port) for each in config.listen)
@@ -162,7 +235,7 @@ class AgentService(Service):
         return Facts(
             resolver=self._resolver,
             ledger=self._ledger,
-            upstream=self._upstream,
+            upstream=self._routes,
             table=self._table,
             clock=self._reactor.seconds,
             started=self._started,
@@ -179,12 +252,26 @@ class AgentService(Service):
         self._resolver.adopt(table)
         gc.freeze()  # a table is no garbage: searching it for some would cost milliseconds again and again
 
-    def _say(self, what: str) -> None:
+    def _say(self, what: str, **more: str) -> None:
         servers = ", ".join(map(str, _servers(self._config, self._conf))) or "nobody else"
+        for domain, own in self._config.upstream.domains.items():
+            servers += f"; for {names.text(domain)} {', '.join(map(str, own))}"
         listen = ", ".join(map(str, self._config.listen))
-        _log.info("meshdns {version} " + what, version=__version__, path=self._path, listen=listen, servers=servers)
+        what = "meshdns {version} " + what
+        _log.info(what, version=__version__, path=self._path, listen=listen, servers=servers, **more)
         for note in self._conf.notes if not self._config.upstream.servers else ():
             _log.warn("{note}", note=note)
+
+
+def _limits(config: AgentConfig) -> Limits:
+    said = config.cache
+    return Limits(
+        max_bytes=said.max_bytes,
+        min_ttl=said.min_ttl,
+        max_ttl=said.max_ttl,
+        serve_stale=said.serve_stale,
+        prefetch=said.prefetch,
+    )
 
 
 def _on_hangup(reactor: Any, call: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ import secrets
 import select
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IReadDescriptor, ITCPTransport
@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from meshdns.agent.batch import Batch
-from meshdns.agent.flights import Failed, Finished, Flights, Result, Send, Steps
+from meshdns.agent.flights import Failed, Finished, Flights, Recovered, Result, Send, Steps
 from meshdns.agent.servers import STREAM, Options
 from meshdns.defaults import (
     UPSTREAM_BATCH,
@@ -30,11 +30,20 @@ from meshdns.defaults import (
     UPSTREAM_SOCKETS,
     UPSTREAM_SPARE_DESCRIPTORS,
     UPSTREAM_STREAM_IDLE,
+    UPSTREAM_TLS_IDLE,
 )
 from meshdns.values import Server
 from meshdns.wire import Ask
 
 Done = Callable[[Result], None]
+
+
+class Secured(Protocol):
+    """How a connection comes under TLS, and why a server was not trusted when that was what ended it."""
+
+    def wrap(self, server: Server, factory: ClientFactory, /) -> ClientFactory: ...
+    def distrust(self, server: Server, reason: Failure, /) -> str | None: ...
+
 
 _DATAGRAM = 65535
 _NEVER = float("inf")
@@ -58,12 +67,19 @@ class Upstream:
         *,
         sockets: int | None = None,
         batch: Batch | None = None,
+        secure: Secured | None = None,
+        recovered: Callable[[], object] = lambda: None,
     ) -> None:
+        """`recovered` is called when a server that was dead answers again."""
         self._reactor = reactor
         self._seconds: Callable[[], float] = reactor.seconds
         self._servers = servers
         self._options = options or Options()
         self._limit = sockets
+        self._others = 0  # servers of other groups, with whom the sockets are shared
+        self._secure = secure
+        self._recovered = recovered
+        self._distrusted: dict[Server, str] = {}  # what was said about them
         self._flights = Flights(secrets.randbits)
         self._outbox: list[Send] = []
         self._batch = batch or Batch()
@@ -82,11 +98,14 @@ class Upstream:
     def start(self) -> None:
         """Put a probe to every server: does it live, does it forward to us (rule D19)?"""
         self._reactor.addReader(self._pool)
-        self.replace(self._servers, self._options)
+        self.replace(self._servers, self._options, self._others)
 
-    def replace(self, servers: Sequence[Server], options: Options) -> None:
-        """Other servers or options. Questions under way finish with those they have; servers in both are kept as known."""
-        self._servers, self._options = servers, options
+    def replace(self, servers: Sequence[Server], options: Options, others: int = 0) -> None:
+        """Other servers or options. Questions under way finish with those they have; servers in both are kept as known.
+
+        `others` is how many servers there are beside, in other groups, with whom the sockets are shared.
+        """
+        self._servers, self._options, self._others = servers, options, others
         steps = self._flights.replace(servers, options, self._slots(servers), self._seconds())
         for peer in self._flights.servers:
             for slot in self._sockets.setdefault(peer.index, [])[len(peer.left) :]:
@@ -118,7 +137,7 @@ class Upstream:
         if limit is None:
             soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             limit = 1 << 20 if soft == resource.RLIM_INFINITY else soft - UPSTREAM_SPARE_DESCRIPTORS
-        return max(UPSTREAM_LEAST_SOCKETS, min(UPSTREAM_SOCKETS, limit // max(1, len(servers))))
+        return max(UPSTREAM_LEAST_SOCKETS, min(UPSTREAM_SOCKETS, limit // max(1, len(servers) + self._others)))
 
     # from the resolver
 
@@ -159,8 +178,10 @@ class Upstream:
         return dict(self._flights.dropped)
 
     def status(self) -> list[dict[str, Any]]:
-        """The servers in their configured order; durations in seconds, `answers` and `seconds` make the mean."""
-        return [peer.status() for peer in self._flights.servers]
+        """The servers in their configured order; durations in seconds, `answers` and `seconds` make the mean; `turn` says when
+        one would be asked a question of now, 1 first, None not at all."""
+        turns = self._flights.turns
+        return [{**peer.status(), "turn": turns.get(peer.index)} for peer in self._flights.servers]
 
     # from the sockets
 
@@ -180,6 +201,9 @@ class Upstream:
                 self._outbox.append(step)
             elif type(step) is Finished:
                 self._hand_out(step.waiters, step.result)
+            elif type(step) is Recovered:
+                self._log.info("upstream {server} answers again", server=step.server)
+                self._recovered()
             else:
                 self._log.warn("{notice}", notice=step[0])
         if self._outbox and (not self._batch.is_open or len(self._outbox) >= UPSTREAM_BATCH):
@@ -239,45 +263,71 @@ class Upstream:
     # Connections
 
     def _send_stream(self, step: Send) -> Steps:
-        peer = self._flights.peers[step.server]
         stream = self._streams.get(step.server)
         if stream is None:
-            if peer.server.transport == "tls":
-                return self._flights.failed(step.server, STREAM, "cannot be asked over TLS yet", self._seconds())
-            stream = self._streams[step.server] = _Stream(self, step.server)
-            stream.connector = self._dial(peer.server, _StreamFactory(stream))
+            stream = _Stream(self, step.server, self._flights.peers[step.server].server)
+            try:
+                stream.connector = self._dial(stream)
+            except ValueError as error:
+                return self._flights.failed(step.server, STREAM, f"cannot be asked over TLS: {error}", self._seconds())
+            self._streams[step.server] = stream
         if stream.is_idle:  # not when it still owes an answer, for which nobody waits any more
             stream.is_idle = False
             stream.expires = self._seconds() + self._options.timeout
         stream.write(step.message)
         return []
 
-    def _dial(self, server: Server, factory: ClientFactory) -> IConnector:
-        """Begin to connect; DNS over TLS will differ here only. Connections expire by our own timer."""
-        return cast(IConnector, self._reactor.connectTCP(server.host, server.port, factory, timeout=None))
+    def _dial(self, stream: "_Stream") -> IConnector:
+        """Begin to connect, to a numeric address. Connections expire by our own timer."""
+        place = stream.place
+        factory: ClientFactory = _StreamFactory(stream)
+        if place.transport == "tls":
+            if self._secure is None:
+                raise ValueError("nothing is trusted")
+            factory = self._secure.wrap(place, factory)
+        return cast(IConnector, self._reactor.connectTCP(place.host, place.port, factory, timeout=None))
 
     def stream_received(self, stream: "_Stream", message: bytes) -> None:
         self._run(self._flights.received(stream.server, STREAM, message, self._seconds()))
+        if stream.place in self._distrusted:
+            del self._distrusted[stream.place]
+            self._log.info("upstream {server} is trusted again", server=stream.place)
         self._expect(stream)
 
     def _expect(self, stream: "_Stream") -> None:
         """Something happened on a connection: it has time again for the next thing."""
         peer = self._flights.peers.get(stream.server)
         stream.is_idle = peer is None or not peer.streaming
-        stream.expires = self._seconds() + (UPSTREAM_STREAM_IDLE if stream.is_idle else self._options.timeout)
+        kept = UPSTREAM_TLS_IDLE if stream.place.transport == "tls" else UPSTREAM_STREAM_IDLE
+        stream.expires = self._seconds() + (kept if stream.is_idle else self._options.timeout)
         self._arm()
 
     def stream_connected(self, stream: "_Stream") -> None:
         self._expect(stream)
 
-    def stream_lost(self, stream: "_Stream", text: str) -> None:
+    def stream_lost(self, stream: "_Stream", text: str, cause: Failure) -> None:
         self._closing.discard(stream)
         if self._streams.get(stream.server) is stream:
             del self._streams[stream.server]
-            self._run(self._flights.failed(stream.server, STREAM, text, self._seconds(), reused=stream.served))
+            reason = "network"
+            if self._secure and (distrust := self._secure.distrust(stream.place, cause)):
+                reason, text = "untrusted", f"is not trusted: {distrust}"
+                self._tell(stream.place, distrust)
+            steps = self._flights.failed(
+                stream.server, STREAM, text, self._seconds(), reused=stream.served, reason=reason
+            )
+            self._run(steps)
         if self._when_closed is not None and not self._closing:
             done, self._when_closed = self._when_closed, None
             done.callback(None)
+
+    def _tell(self, place: Server, distrust: str) -> None:
+        """Say once that a server is not trusted, however often it is tried."""
+        if self._distrusted.get(place) != distrust:
+            self._distrusted[place] = distrust
+            self._log.warn(
+                "upstream {server} is not trusted, so nothing is asked of it: {why}", server=place, why=distrust
+            )
 
     def _hang_up(self, stream: "_Stream") -> None:
         """Close a connection that is idle or stuck; no further question goes there."""
@@ -307,7 +357,8 @@ class Upstream:
         for stream in [stream for stream in self._streams.values() if stream.expires <= now]:
             self._hang_up(stream)
             # What has waited its time is over by the tick; what was asked since is owed a connection that works.
-            self._run(self._flights.failed(stream.server, STREAM, "gave no answer over TCP in time", now, reused=True))
+            text = f"gave no answer over {stream.kind} in time"
+            self._run(self._flights.failed(stream.server, STREAM, text, now, reused=True))
         self._release()
         self._arm()
 
@@ -410,10 +461,15 @@ class _Pool:
 
 
 class _Stream(Int16StringReceiver):
-    """A TCP connection to a server: several questions at once, answered in any order (RFC 7766 section 6.2.1)."""
+    """A connection to a server: several questions at once, answered in any order (RFC 7766 section 6.2.1).
 
-    def __init__(self, upstream: Upstream, server: int) -> None:
+    Under TLS what is written waits until the server's certificate has been accepted.
+    """
+
+    def __init__(self, upstream: Upstream, server: int, place: Server) -> None:
         self.server = server
+        self.place = place
+        self.kind = place.transport.upper() if place.transport != "udp" else "TCP"
         self.served = False
         self.is_idle = True
         self.expires = _NEVER
@@ -444,10 +500,10 @@ class _Stream(Int16StringReceiver):
         self._upstream.stream_received(self, message)
 
     def refused(self, reason: Failure) -> None:
-        self._upstream.stream_lost(self, f"cannot be reached over TCP: {reason.getErrorMessage()}")
+        self._upstream.stream_lost(self, f"cannot be reached over {self.kind}: {reason.getErrorMessage()}", reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._upstream.stream_lost(self, "closed its TCP connection without an answer")
+        self._upstream.stream_lost(self, f"closed its {self.kind} connection without an answer", reason)
 
 
 class _StreamFactory(ClientFactory):

@@ -163,6 +163,12 @@ def read(
     return choose([(each, _text(each)) for each in (path, *fallbacks)], own)
 
 
+def is_doubtful(held: Choice, found: Choice) -> bool:
+    """Whether the files may just be half written: no server is left, or only another file's."""
+    lost = not found.conf.nameservers or found.source != held.source
+    return lost and bool(held.conf.nameservers)
+
+
 def _text(path: str) -> str | None:
     try:
         with open(path, "rb") as file:

@@ -9,15 +9,16 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.protocol import DatagramProtocol, Factory, connectionDone
 from twisted.internet.task import deferLater
 from twisted.protocols.basic import Int16StringReceiver
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from meshdns.agent.batch import Batch
 from meshdns.agent.flights import Result
 from meshdns.agent.servers import Options
-from meshdns.agent.upstream import Upstream
+from meshdns.agent.upstream import Secured, Upstream
 from meshdns.defaults import PROBE_ZONE
 from meshdns.values import Server
 from meshdns.wire import NXDOMAIN
@@ -68,9 +69,13 @@ class TcpConnection(Int16StringReceiver):
     """One connection to a TcpServer."""
 
     factory: "TcpServer"
+    closed = False
 
     def connectionMade(self) -> None:
         self.factory.connections.append(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closed = True
 
     def stringReceived(self, string: bytes) -> None:
         server = self.factory
@@ -97,8 +102,12 @@ class TcpServer(Factory):
         self.queries: list[bytes] = []
         self.connections: list[TcpConnection] = []
 
-    def listen(self, port: int = 0) -> int:
-        self.port = reactor.listenTCP(port, self, interface="127.0.0.1")
+    def listen(self, port: int = 0, secured: Any = None) -> int:
+        """`secured` is what it speaks TLS with."""
+        if secured is None:
+            self.port = reactor.listenTCP(port, self, interface="127.0.0.1")
+        else:
+            self.port = reactor.listenSSL(port, self, secured, interface="127.0.0.1")
         return int(self.port.getHost().port)
 
 
@@ -154,9 +163,14 @@ class Case(TestCase):
         return server, Server("127.0.0.1", number, transport)
 
     def start(
-        self, *servers: Server, sockets: int | None = None, batch: Batch | None = None, **options: Any
+        self,
+        *servers: Server,
+        sockets: int | None = None,
+        batch: Batch | None = None,
+        secure: Secured | None = None,
+        **options: Any,
     ) -> Upstream:
-        self.upstream = Upstream(reactor, servers, Options(**options), sockets=sockets, batch=batch)
+        self.upstream = Upstream(reactor, servers, Options(**options), sockets=sockets, batch=batch, secure=secure)
         self.upstream.start()
         return self.upstream
 

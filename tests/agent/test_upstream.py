@@ -207,6 +207,10 @@ class DescriptorTests(Case):
         self.assertEqual([100, 100, 100], [server["max_sockets"] for server in upstream.status()])
         upstream.replace(places[:1], Options())
         self.assertEqual([300], [server["max_sockets"] for server in upstream.status()])
+        upstream.replace(places[:1], Options(), 2)
+        self.assertEqual(
+            [100], [server["max_sockets"] for server in upstream.status()], "with the servers of other groups"
+        )
 
 
 class ReplaceTests(Case):

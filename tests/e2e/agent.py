@@ -25,7 +25,10 @@ def table(hosts: Iterable[dict[str, Any]], zones: Sequence[str] = ("cluster.loca
 
 
 def settings(port: int, servers: Sequence[str], **sections: Any) -> str:
-    """A configuration for one UDP and TCP port of 127.0.0.1; `sections` replace or add top-level keys."""
+    """A configuration for one UDP and TCP port of 127.0.0.1.
+
+    `sections` replace or add top-level keys; None leaves one out.
+    """
     keys = {
         "workload": {"namespace": "ns1"},
         "listen": [f"127.0.0.1:{port}"],
@@ -35,7 +38,7 @@ def settings(port: int, servers: Sequence[str], **sections: Any) -> str:
         "status": "off",
         **sections,
     }
-    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items() if value is not None)
 
 
 @attrs.define

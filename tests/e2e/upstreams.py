@@ -37,6 +37,7 @@ auth-zone:
     for-downstream: yes
     for-upstream: no
     fallback-enabled: no
+{more}
 remote-control:
     control-enable: no
 """
@@ -54,8 +55,12 @@ class Unbound(DnsServer):
         *,
         port: int | None = None,
         place: Place = HERE,
+        more: str = "",
     ) -> "Unbound":
-        """Starts one and waits for its first answer; `records` are those of a zone file. Skips where unbound is missing."""
+        """Starts one and waits for its first answer; `records` are those of a zone file, `more` ends its configuration.
+
+        Skips where unbound is missing.
+        """
         program = shutil.which("unbound") or shutil.which("/usr/sbin/unbound")
         if program is None:
             raise SkipTest("not installed: unbound")
@@ -63,7 +68,8 @@ class Unbound(DnsServer):
         folder = stage.folder / f"unbound-{port}"
         folder.mkdir(exist_ok=True)
         (folder / "zone").write_text(f"$ORIGIN {zone}.\n$TTL 300\n{records}")
-        (folder / "config").write_text(_CONFIG.format(folder=folder, port=port, zone=zone, file=folder / "zone"))
+        config = _CONFIG.format(folder=folder, port=port, zone=zone, file=folder / "zone", more=more)
+        (folder / "config").write_text(config)
         log = folder / "log"
         process = stage.start([*place.prefix, program, "-d", "-c", folder / "config"], log)
         server = cls(port, process, log, place)
@@ -92,14 +98,15 @@ class Scripted:
         *,
         latency: float = 0,
         place: Place = HERE,
+        at: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         """`latency` is what each answer takes longer, in seconds, so that another server is the faster one."""
         self.asked: list[dns.message.Message] = []
         self.ports: list[int] = []  # which each of these came from
         self.reply = reply
         self._socket = place.make_socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self._socket.bind(at)
+        self.address = f"{at[0]}:{self._socket.getsockname()[1]}"
         self._latency = latency
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scripted upstream")

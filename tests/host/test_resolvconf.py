@@ -301,6 +301,15 @@ class ReadTests(SynchronousTestCase):
         """Read up to a limit."""
         self.assertEqual((), read("/dev/zero", fallbacks=[]).conf.nameservers)
 
+    def test_doubtful(self) -> None:
+        """D19: no server left, or another file's, may be a file half written; other servers are none."""
+        held = Choice(ResolvConf(nameservers=("192.0.2.1",)), MAIN)
+        none, other = Choice(ResolvConf(), MAIN), Choice(ResolvConf(nameservers=("192.0.2.2",)), MAIN)
+        fallback = Choice(ResolvConf(nameservers=("192.0.2.2",)), SYSTEMD)
+        doubts = [resolvconf.is_doubtful(held, found) for found in (none, fallback, other)]
+        self.assertEqual([True, True, False], doubts)
+        self.assertFalse(resolvconf.is_doubtful(none, fallback), "there is nothing to lose")
+
     def test_defaults(self) -> None:
         """D19 names the two files, in this order."""
         self.assertEqual((SYSTEMD, KEPT), defaults.RESOLV_FALLBACKS)
