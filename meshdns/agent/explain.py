@@ -10,18 +10,22 @@ from typing import Any
 
 import attrs
 
-from meshdns import names, wire
+from meshdns import messages, names, wire
 from meshdns.agent.authority import Kind
+from meshdns.agent.cached import cached, servers_text
+from meshdns.agent.foresight import Glance, foresee
 from meshdns.agent.looks import Case, looks, what
 from meshdns.agent.nearby import nearby
-from meshdns.agent.resolver import Resolver
+from meshdns.agent.resolver import Decision, Resolver
+from meshdns.agent.routes import asked_for
+from meshdns.agent.search import Step, Walk
+from meshdns.agent.steps import Failed
 from meshdns.messages import Record, Sections
 from meshdns.presentation import class_text, name_text, rdata_text, record_text
 from meshdns.table import Entry
 
 _TRANSFERS = frozenset({wire.AXFR, wire.IXFR})
 _SERVICE_BINDINGS = frozenset({wire.HTTPS, wire.SVCB})
-USELESS = frozenset({"dead", "loop"})  # states of upstream servers
 
 
 def explain(
@@ -29,13 +33,13 @@ def explain(
     name: bytes,
     qtype: int,
     *,
+    now: float,
     upstreams: Sequence[Mapping[str, Any]] = (),
     table: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything about one question. `upstreams` as their `status()` has them, in the order they are asked; `table`
-    what is to be told of it (generation, hosts, age)."""
-    decision = resolver.decide(name, qtype)
-    case = Case(resolver, name, qtype, decision, resolver.preview(decision, name, qtype))
+    """Everything about one question, of class IN and with RD. `upstreams` as their `status()` has them; `table` what is to be
+    told of it (generation, hosts, age)."""
+    case = _case(resolver, name, qtype, now)
     told = _refusal(case) if qtype in _TRANSFERS else _decision(case, upstreams)
     return {
         "name": case.text,
@@ -44,6 +48,16 @@ def explain(
         "search": _search(case),
         "table": dict(table) if table else None,
     }
+
+
+def _case(resolver: Resolver, name: bytes, qtype: int, now: float) -> Case:
+    decision = resolver.decide(name, qtype)
+    foresight = foresee(resolver, decision, name, qtype, now)
+    if foresight.told and foresight.told.source == "local" and decision.rule != "D17":
+        decision = Decision("D29")
+    elif foresight.end and foresight.end.found:
+        decision = attrs.evolve(decision, found=foresight.end.found)
+    return Case(resolver, name, qtype, decision, resolver.preview(decision, name, qtype), foresight)
 
 
 def _refusal(case: Case) -> dict[str, Any]:
@@ -57,16 +71,15 @@ def _refusal(case: Case) -> dict[str, Any]:
         "rcode": "REFUSED",
         "steps": steps,
     }
-    return told | {"hints": [], "zone": case.zone, "entry": None, "upstream": None} | _sections(Sections())
+    return told | {"hints": [], "zone": case.zone, "entry": None, "cache": [], "upstream": None} | _sections(Sections())
 
 
 def _decision(case: Case, upstreams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found, said = case.decision.found, case.said
+    found, said, asked = case.decision.found, case.said, case.foresight.asked
     steps = [_step(look.check, look.text, look.decides, look.name) for look in looks(case)]
     steps += [_step("answer", text) for text in _answer_texts(case)]
-    follow = _asked_upstream(case)
-    if follow is not None:
-        steps.append(_step("upstream", _upstream_text(case, follow, upstreams)))
+    steps += [_step("cache", text, name=name) for name, text in cached(case)]
+    steps += [_step("upstream", text) for text in servers_text(case, upstreams)]
     return {
         "verdict": f"{_outcome(case)} (rule {case.decision.rule}): {_reason(case)}{_but(case)}.",
         "rule": case.decision.rule,
@@ -77,9 +90,24 @@ def _decision(case: Case, upstreams: Sequence[Mapping[str, Any]]) -> dict[str, A
         "hints": list(_hints(case)),
         "zone": case.zone,
         "entry": entry_dict(found.entry) if found and found.entry else None,
-        "upstream": None if follow is None else {"name": names.text(follow), "servers": list(upstreams)},
-        **_sections(said.sections if said else Sections()),
+        "cache": [glance_dict(glance) for glance in case.foresight.glances],
+        "upstream": _upstream(asked, upstreams) if asked else None,
+        **_sections(_known(case)),
     }
+
+
+def _upstream(asked: Sequence[Glance], upstreams: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    questions = [f"{names.text(each.name)} {wire.type_text(each.type)}" for each in asked]
+    servers = {id(server): server for each in asked for server in asked_for(upstreams, each.name)}
+    return {"name": names.text(asked[0].name), "questions": questions, "servers": list(servers.values())}
+
+
+def _known(case: Case) -> Sections:
+    """The records that a client would get, or those of them that need no upstream."""
+    told = case.foresight.told
+    if told is not None:
+        return messages.records(told.message)
+    return case.said.sections if case.said else Sections()
 
 
 def _step(check: str, text: str, decides: bool = False, name: str | None = None) -> dict[str, Any]:
@@ -99,6 +127,18 @@ def record_dict(record: Record) -> dict[str, Any]:
         "type": wire.type_text(record.type),
         "data": rdata_text(record),
         "text": record_text(record),
+    }
+
+
+def glance_dict(glance: Glance) -> dict[str, Any]:
+    """What the cache holds of one question, as JSON has it."""
+    return {
+        "name": names.text(glance.name),
+        "type": wire.type_text(glance.type),
+        "state": glance.state,
+        "rcode": None if glance.rcode is None else wire.rcode_text(glance.rcode),
+        "seconds": None if glance.seconds is None else round(glance.seconds, 3),
+        "failure": glance.failure.text if glance.failure else None,
     }
 
 
@@ -126,65 +166,69 @@ def _search(case: Case) -> dict[str, Any]:
         "autopath": place.autopath,
         "domain": domain,
         "bare": bare,
-        "walk": [{"name": names.text(step.name), "verdict": step.verdict} for step in walk.steps] if walk else [],
+        "walk": [_walk_step(case, step) for step in walk.steps] if walk else [],
     }
+
+
+def _walk_step(case: Case, step: Step) -> dict[str, Any]:
+    glance = case.foresight.of(step.name, case.qtype) if step.verdict == "upstream" else None
+    cache = {"state": glance.state, "exists": glance.exists} if glance else None
+    return {"name": names.text(step.name), "verdict": step.verdict, "cache": cache}
 
 
 # The verdict
 
 
 def _source(case: Case) -> str:
-    if case.said is None:
-        return "local" if case.decision.rule == "D17" else "upstream"
-    if case.said.follow is None:
-        return "mesh"
-    return "mesh+upstream" if case.said.sections.answer else "upstream"
+    """As the metrics would count it; where an upstream is asked first, which part of the answer is known."""
+    if case.foresight.told is not None:
+        return case.foresight.told.source
+    return "mesh+upstream" if case.said and case.said.sections.answer else "upstream"
 
 
 def _rcode(case: Case) -> str | None:
     """None where an upstream decides."""
-    if case.decision.rule == "D17":
-        return "SERVFAIL"
-    return None if case.said is None or case.said.follow is not None else wire.rcode_text(case.said.rcode)
-
-
-def _asked_upstream(case: Case) -> bytes | None:
-    """The name whose records an upstream is asked for."""
-    if case.decision.rule == "D17":
-        return None
-    return case.name if case.said is None else case.said.follow
+    told = case.foresight.told
+    return None if told is None else wire.rcode_text(told.rcode)
 
 
 def _is_empty(case: Case) -> bool:
     """Whether the name exists, but has nothing of the type (NODATA)."""
-    said = case.said
-    if said is None or said.follow is not None or said.rcode != wire.NOERROR or case.qtype == wire.ANY:
+    told = case.foresight.told
+    if told is None or told.rcode != wire.NOERROR or case.qtype == wire.ANY:
         return False
-    return all(record.type != case.qtype for record in said.sections.answer)
+    return all(record.type != case.qtype for record in _known(case).answer)
 
 
 def _outcome(case: Case) -> str:
-    source, said = _source(case), case.said
-    if source == "local":
-        return "Answered with SERVFAIL"
-    if source == "upstream":
-        return "Relayed to an upstream server"
-    if source == "mesh+upstream":
-        return "Answered from the mesh, completed by an upstream server"
-    if said and said.rcode != wire.NOERROR:
-        return f"Answered from the mesh with {wire.rcode_text(said.rcode)}"
-    return "Answered from the mesh, without records" if _is_empty(case) else "Answered from the mesh"
+    source, told = _source(case), case.foresight.told
+    if told is None:
+        if source == "mesh+upstream":
+            return "Answered from the mesh, completed by an upstream server"
+        return "Decided by upstream servers" if case.decision.walk else "Relayed to an upstream server"
+    where = {"mesh": "from the mesh", "local": "on the spot"}.get(source, "from the cache")
+    if source in ("cache", "stale") and case.said and case.said.sections.answer:
+        where = "from the mesh, completed from the cache"
+    rcode = "" if told.rcode == wire.NOERROR else f" with {wire.rcode_text(told.rcode)}"
+    return f"Answered {where}{rcode}{', without records' if _is_empty(case) else ''}{_lasting(case)}"
+
+
+def _lasting(case: Case) -> str:
+    """For how long the cache has it."""
+    seconds, source = case.foresight.seconds, _source(case)
+    if seconds is None or source not in ("cache", "stale"):
+        return ""
+    return f", {seconds:.0f} s left" if seconds > 0 else f", though it expired {-seconds:.0f} s ago"
 
 
 def _reason(case: Case) -> str:
     decision = case.decision
     if decision.rule == "D17":
         return f"{case.text} is in the mesh zone {case.zone}, and no name table has arrived yet"
-    if decision.walk and decision.found:
-        bare, tried = names.text(decision.walk.bare), decision.walk.steps[-1].name
-        which = "which" if tried == decision.walk.bare else f"and {names.text(tried)}"
-        domain = names.text(decision.walk.domain)
-        return f"your resolver appended the search domain {domain} to {bare}, {which} {what(decision.found, tried)}"
+    if decision.rule == "D29":
+        return f"{case.text} is a name of special use"
+    if decision.walk:
+        return f"your resolver appended the search domain {names.text(decision.walk.domain)} to {_end(case, decision.walk)}"
     if decision.found:
         return f"{case.text} {what(decision.found, case.name)}"
     if case.zone:
@@ -192,16 +236,31 @@ def _reason(case: Case) -> str:
     return f"{case.text} is in no mesh zone, and not in the table"
 
 
+def _end(case: Case, walk: Walk) -> str:
+    """Of what the search domain was appended to, and what the search came to."""
+    bare, end, found = names.text(walk.bare), case.foresight.end, case.decision.found
+    if found:
+        tried = walk.steps[-1].name
+        return f"{bare}, {'which' if tried == walk.bare else f'and {names.text(tried)}'} {what(found, tried)}"
+    if end is None:
+        return f"{bare}, and which of the names to be tried exists is to be asked"
+    if isinstance(end.word, Failed):
+        return f"{bare}, and asking for {names.text(end.name)} failed a moment ago"
+    if not end.exists:
+        return f"{bare}, and none of the names to be tried exists"
+    return f"{bare}, {'which' if end.name == walk.bare else f'and {names.text(end.name)}'} exists"
+
+
 def _but(case: Case) -> str:
     """What makes the answer another than the reason lets one expect."""
     found, said = case.decision.found, case.said
     if found is None or said is None or found.kind is Kind.NONTERMINAL:
         return ""
-    if said.rcode == wire.SERVFAIL:
+    if said.follow is None and said.rcode == wire.SERVFAIL:
         return ", but its aliases lead in a circle"
-    if said.rcode == wire.NXDOMAIN:
+    if said.follow is None and said.rcode == wire.NXDOMAIN:
         return ", but the name that it stands for is not in the table"
-    if _source(case) == "upstream":
+    if said.follow == found.canonical or said.follow == case.name:
         return f", but of {case.type} the mesh says nothing outside its zones"
     return f", but has no {case.type} record" if _is_empty(case) else ""
 
@@ -254,20 +313,12 @@ def _address_texts(case: Case, entry: Entry) -> Iterator[str]:
         yield "The address is a virtual one: the mesh gave it to a host that has none, and its proxy leads connections on."
 
 
-def _upstream_text(case: Case, follow: bytes, upstreams: Sequence[Mapping[str, Any]]) -> str:
-    if not upstreams:
-        return "There is no upstream server, so this ends in SERVFAIL: look at upstream in the configuration."
-    listed = ", ".join(f"{each.get('server')} ({each.get('state')})" for each in upstreams)
-    useless = all(each.get("state") in USELESS for each in upstreams)
-    asked = f"{names.text(follow)} {case.type} is asked of {listed}."
-    return f"{asked} None of them answers at the moment, so expect SERVFAIL." if useless else asked
-
-
 # What may have been meant
 
 
 def _hints(case: Case) -> Iterator[str]:
-    if case.decision.found or case.decision.rule == "D17":
+    end = case.foresight.end
+    if case.decision.found or case.decision.rule in ("D17", "D29") or (end and end.exists):
         return
     near = nearby(case.name, case.entries, strict=case.zone is None)
     if not near and case.expanded and not case.zone:

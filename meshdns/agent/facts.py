@@ -4,13 +4,15 @@ The owners of the numbers enter as `Facts`; dictionaries ready for JSON leave. N
 know of HTTP, nor how anything is shown.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 
 from meshdns import __version__, names
-from meshdns.agent.explain import USELESS, explain
+from meshdns.agent.cache import Cache
+from meshdns.agent.cached import USELESS
+from meshdns.agent.explain import explain
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.resolver import Resolver
 from meshdns.table import Table
@@ -65,6 +67,11 @@ class Facts:
         return self.resolver.authority.table
 
     @property
+    def cache(self) -> Cache:
+        """What upstreams said."""
+        return self.resolver.lookups.cache
+
+    @property
     def table_age(self) -> float | None:
         """Seconds since the table in force came."""
         changed = self.table.last_change
@@ -84,15 +91,22 @@ def problems(facts: Facts) -> list[str]:
     found = [reason] if (reason := unready(facts)) else []
     if facts.held is not None and (trouble := facts.trouble()):
         found.append(f"The name table is old: {facts.table_source}: {trouble}. The last good one stays in force.")
-    servers = facts.upstream.status()
-    if not servers:
-        found.append(
-            "There is no upstream server: only mesh names are answered. Look at upstream in the configuration."
-        )
-    elif all(each["state"] in USELESS for each in servers):
-        listed = ", ".join(f"{each['server']} ({each['state']})" for each in servers)
-        found.append(f"No upstream server answers: {listed}. Only mesh names are answered.")
-    return found
+    return [*found, *_silent(facts.upstream.status())]
+
+
+def _silent(servers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Names for which nobody can be asked."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for each in servers:
+        words = groups.setdefault(tuple(each.get("domains", ())), [])
+        words.append(f"{each['server']} ({each['state']})" if each["state"] in USELESS else "")
+    if () not in groups:
+        yield "There is no upstream server: only mesh names are answered. Look at upstream in the configuration."
+    for domains, words in groups.items():
+        if all(words) and domains:
+            yield f"No upstream server for {', '.join(domains)} answers: {', '.join(words)}."
+        elif all(words):
+            yield f"No upstream server answers: {', '.join(words)}. Only mesh names are answered."
 
 
 def table_summary(facts: Facts) -> dict[str, Any]:
@@ -127,6 +141,7 @@ def overview(facts: Facts) -> dict[str, Any]:
         },
         "table": table_summary(facts),
         "queries": _queries(facts.ledger) | {"autopath": facts.resolver.autopath_answers},
+        "cache": _cache(facts.cache, facts.resolver.packed.cache_hits),
         "upstream": {"inflight": upstream.inflight, "joined": upstream.joined, "shed": upstream.shed},
         "upstreams": [dict(server) for server in upstream.status()],
         "dropped": dropped(facts),
@@ -145,7 +160,7 @@ def explained(facts: Facts, name: bytes, qtype: int) -> dict[str, Any]:
     """Why a question is answered as it is."""
     summary = table_summary(facts)
     told = {key: summary[key] for key in ("generation", "hosts", "age", "source")}
-    return explain(facts.resolver, name, qtype, upstreams=facts.upstream.status(), table=told)
+    return explain(facts.resolver, name, qtype, now=facts.clock(), upstreams=facts.upstream.status(), table=told)
 
 
 def _queries(ledger: Ledger) -> dict[str, Any]:
@@ -156,6 +171,23 @@ def _queries(ledger: Ledger) -> dict[str, Any]:
         sources[source] = sources.get(source, 0) + count
         rcodes[rcode] = rcodes.get(rcode, 0) + count
     return {"total": sum(sources.values()), "sources": sources, "rcodes": rcodes}
+
+
+def _cache(cache: Cache, packed: int) -> dict[str, int]:
+    """What is kept, in octets of memory, and what came of the looks into it: each is one of hit, stale and miss.
+
+    `packed` are hits of which the cache itself knows nothing.
+    """
+    return {
+        "entries": cache.entries,
+        "bytes": cache.octets,
+        "max_bytes": cache.limits.max_bytes,
+        "hits": cache.hits + packed,
+        "stale": cache.stale,
+        "misses": cache.misses,
+        "prefetches": cache.prefetches,
+        "evictions": cache.evictions,
+    }
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -11,6 +11,7 @@ import attrs
 from meshdns import names, wire
 from meshdns.agent.answers import Answer
 from meshdns.agent.authority import KUBERNETES, Found, Kind
+from meshdns.agent.foresight import Foresight, Glance
 from meshdns.agent.nearby import below
 from meshdns.agent.resolver import Decision, Resolver
 from meshdns.agent.search import Search, Step, Walk
@@ -18,6 +19,11 @@ from meshdns.messages import Record
 from meshdns.presentation import rdata_text
 from meshdns.table import Entry
 
+_SPECIAL = {
+    "localhost": "It is localhost or below: this very machine (RFC 6761).",
+    "invalid": "Nothing exists below invalid (RFC 6761).",
+    "onion": "Names below onion are those of Tor, and none of DNS (RFC 7686).",
+}
 _ZONE_NAMES = frozenset({Kind.APEX, Kind.NAMESERVER, Kind.VERSION})
 
 
@@ -33,13 +39,18 @@ class Look:
 
 @attrs.frozen
 class Case:
-    """A question of class IN, and what the resolver makes of it; `said` None: it goes to an upstream."""
+    """A question of class IN, and what the resolver makes of it.
+
+    `said` is what the mesh says, None where it is for upstreams to say; `decision.found` is also what a walk ends at by what
+    the cache tells; `foresight` is what would happen.
+    """
 
     resolver: Resolver
     name: bytes
     qtype: int
     decision: Decision
     said: Answer | None
+    foresight: Foresight
 
     @property
     def text(self) -> str:
@@ -59,6 +70,14 @@ class Case:
         return None if self.decision.walk else self.decision.found
 
     @property
+    def walk(self) -> Walk | None:
+        """The walk that is gone, or would be if autopath let upstreams be asked."""
+        place = self.resolver.place
+        if self.decision.walk or place.autopath == "off":
+            return self.decision.walk
+        return Search(place.search).walk(self.name, self.resolver.authority)
+
+    @property
     def entries(self) -> Mapping[str, Entry]:
         table = self.resolver.authority.table
         return table.entries if table else {}
@@ -73,6 +92,11 @@ class Case:
 
 def looks(case: Case) -> Iterator[Look]:
     """The looks at a name, up to the one that decides; the last says why nothing of the mesh was found, if so."""
+    if case.decision.rule == "D29":
+        yield Look(
+            "special use", f"{_SPECIAL[names.text(case.name).split('.')[-1]]} It is never asked for elsewhere.", True
+        )
+        return
     for take in (_zone, _reverse, _host, _short, _zone_name, _port, _wildcard, _nonterminal):
         look = take(case)
         if look:
@@ -190,32 +214,80 @@ def _search(case: Case) -> Iterator[Look]:
         return
     bare, domain = expanded
     start = f"It ends in the search domain {domain}, as if your resolver had appended that to {bare}"
-    walk = case.decision.walk
+    walk = case.walk
     if walk is None:
         yield Look("search", f"{start}. The agent is told not to walk the search list (autopath: off).")
         return
     yield Look("search", f"{start}. The agent goes on as your resolver would:")
     for step in walk.steps:
-        yield Look("step", _walked(case, walk, step), step.found is not None, names.text(step.name))
-    if walk.found is None:
-        yield Look("search", _nothing_found(case))
+        look = _walked(case, walk, step)
+        yield look
+        if look.decides:
+            return
+        if step.verdict == "upstream" and case.decision.walk is None:
+            break  # autopath: mesh
+    yield Look("search", _open_end(case))
 
 
-def _walked(case: Case, walk: Walk, step: Step) -> str:
-    text, authority = names.text(step.name), case.resolver.authority
+def _walked(case: Case, walk: Walk, step: Step) -> Look:
+    text, end = names.text(step.name), case.foresight.end
+    glance = case.foresight.of(step.name, case.qtype)
+    decides = step.found is not None and step.found is case.decision.found
     if step.found:
-        whole = step.name == walk.bare and authority.zone_of(step.name)
+        whole = step.name == walk.bare and case.resolver.authority.zone_of(step.name)
         why = "Nobody owns names made of a whole mesh name and a search domain." if whole else "The search ends here."
-        return f"{text} {what(step.found, step.name)}. {why}"
-    passed = authority.locate(step.name)
-    if passed:
-        return f"{text} {passed.how}, which does not count: your resolver asks for that before it asks for this name."
-    if step.verdict == "absent":
-        return f"{text} does not exist: it is in a mesh zone, and not in the table."
-    return f"{text} is not the mesh's, so only an upstream server could tell. The search ends here."
+        told = f"{what(step.found, step.name)}. {why}"
+    elif step.verdict == "absent":
+        told = f"{_passed(case, step)}does not exist: it is in a mesh zone, and not in the table."
+    elif glance is None:
+        why = " The search ends here: autopath is mesh." if case.decision.walk is None else ""
+        told = f"{_passed(case, step)}is not the mesh's, so only an upstream server could tell.{why}"
+    else:
+        decides = end is not None and end.name == step.name and (end.exists or glance.failure is not None)
+        told = f"{_passed(case, step)}{_remembered(glance)}{' The search ends here.' if decides else ''}"
+    return Look("step", f"{text} {told}", decides, names.text(step.name))
 
 
-def _nothing_found(case: Case) -> str:
+def _passed(case: Case, step: Step) -> str:
+    """Why a short form that is in the table is none here."""
+    passed = case.resolver.authority.locate(step.name)
+    if passed is None:
+        return ""
+    return (
+        f"{passed.how}, which does not count: your resolver asks for that before it asks for this name. Otherwise it "
+    )
+
+
+def _remembered(glance: Glance) -> str:
+    """What the cache tells of a step, as the rest of a sentence on it."""
+    if glance.failure:
+        return (
+            f"could not be asked for: {glance.failure.text}. No step may be left out, so this fails for a few seconds."
+        )
+    if glance.state == "nothing":
+        return "is not the mesh's and not in the cache: an upstream server is asked."
+    exists = "exists" if glance.exists else "does not exist"
+    if glance.state == "fresh":
+        return f"{exists}, as the cache knows for {left(glance)} more."
+    again = (
+        "it is asked for again, and that counts if asking fails" if glance.asks else "asking again has failed just now"
+    )
+    return f"{exists}, as the cache knew until {left(glance)} ago; {again}."
+
+
+def left(glance: Glance) -> str:
+    """The seconds left, or gone since it expired."""
+    return f"{abs(glance.seconds or 0):.0f} s"
+
+
+def _open_end(case: Case) -> str:
+    """What comes of a search that ended at none of its steps."""
+    if case.foresight.asked and case.decision.walk:
+        return (
+            "What has to be asked is asked at once, and the first of these names that exists is the answer (rule D8)."
+        )
+    if case.decision.walk:
+        return "None of them exists, so the answer is NXDOMAIN (rule D8)."
     if case.zone:
         return "Nothing of the mesh is found. Your resolver goes on with its own search after this NXDOMAIN."
     return "Nothing of the mesh is found, so the name goes upstream as it stands."

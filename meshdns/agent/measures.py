@@ -3,6 +3,7 @@
 `Facts` enter, measures leave as plain numbers. It must never know of the format that scrapers read.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -46,6 +47,7 @@ class Measure:
 def measures(facts: Facts) -> Iterator[Measure]:
     """Every measure, also those that have no sample yet."""
     yield from _of_queries(facts)
+    yield from _of_the_cache(facts)
     yield from _of_upstreams(facts)
     yield from _of_the_table(facts)
 
@@ -55,7 +57,7 @@ def _of_queries(facts: Facts) -> Iterator[Measure]:
     labels = ("transport", "type", "rcode", "source")
     yield Measure("counter", "queries", "Queries answered.", labels, list(ledger.queries().items()))
     durations = [((source,), _buckets(held)) for source, held in ledger.durations.items()]
-    about = "Time from a query's arrival to its answer; packed mesh answers are sampled."
+    about = "Time from a query's arrival to its answer; packed answers are sampled."
     yield Measure("histogram", "query_duration_seconds", about, ("source",), durations)
     count = facts.resolver.autopath_answers
     about = "Names answered by walking the search list for the client."
@@ -66,16 +68,39 @@ def _of_queries(facts: Facts) -> Iterator[Measure]:
     )
 
 
+def _of_the_cache(facts: Facts) -> Iterator[Measure]:
+    cache = facts.cache
+    yield Measure("gauge", "cache_entries", "Answers and failures of upstreams kept.", (), [((), cache.entries)])
+    yield Measure("gauge", "cache_bytes", "Memory that these take.", (), [((), cache.octets)])
+    about = "Answers pushed out of the cache by others."
+    yield Measure("counter", "cache_evictions", about, (), [((), cache.evictions)])
+    about = "Looks into the cache that found an answer in time, or a failure of just now."
+    yield Measure("counter", "cache_hits", about, (), [((), cache.hits + facts.resolver.packed.cache_hits)])
+    about = "Looks into the cache that found an expired answer."
+    yield Measure("counter", "cache_stale", about, (), [((), cache.stale)])
+    yield Measure("counter", "cache_misses", "Looks into the cache that found nothing.", (), [((), cache.misses)])
+    about = "Answers asked for again before they expired, since they are popular."
+    yield Measure("counter", "cache_prefetches", about, (), [((), cache.prefetches)])
+
+
 def _of_upstreams(facts: Facts) -> Iterator[Measure]:
     servers = facts.upstream.status()
-    outcomes = [
-        ((each["server"], outcome), count) for each in servers for outcome, count in each["requests"].items() if count
-    ]
+    # A server may stand in several groups, but only once here.
+    outcomes: Counter[tuple[str, str]] = Counter()
+    means: dict[str, Mean] = {}
+    for each in servers:
+        label: str = each["server"]
+        outcomes.update({(label, outcome): count for outcome, count in each["requests"].items() if count})
+        before = means.get(label, Mean(0, 0.0))
+        means[label] = Mean(before.count + each["answers"], before.total + each["seconds"])
     about = "Messages sent to upstream servers, by what became of them."
-    yield Measure("counter", "upstream_requests", about, ("server", "outcome"), outcomes)
-    means = [((each["server"],), Mean(each["answers"], each["seconds"])) for each in servers]
+    yield Measure("counter", "upstream_requests", about, ("server", "outcome"), list(outcomes.items()))
+    about = "Questions failed at once since upstream.max_inflight of them were under way."
+    yield Measure("counter", "upstream_shed", about, (), [((), facts.upstream.shed)])
+    yield Measure("gauge", "upstream_inflight", "Questions under way.", (), [((), facts.upstream.inflight)])
     about = "Time that upstream servers took for their good answers."
-    yield Measure("summary", "upstream_duration_seconds", about, ("server",), means)
+    samples = [((label,), mean) for label, mean in means.items()]
+    yield Measure("summary", "upstream_duration_seconds", about, ("server",), samples)
 
 
 def _of_the_table(facts: Facts) -> Iterator[Measure]:

@@ -6,7 +6,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -42,12 +42,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, config: AgentConfig) -> int:
     name, qtype = question(args)
+    why = _explained(config, name, qtype)  # before the answer is in the cache in any case
     exchange = _ask_any(config, Ask(name + struct.pack("!2H", qtype, wire.IN), wire.RD, b""))
     try:
         told = _told(name, qtype, exchange)
     except wire.Malformed as error:
         raise agent.Stop(FAILED, f"{exchange.server} gave an answer that makes no sense: {error}.") from None
-    told |= _whence(config, told)
+    told |= _whence(why, told)
     if args.json:
         show_json(told)
     else:
@@ -147,13 +148,19 @@ def _extended_errors(message: bytes) -> Iterator[tuple[int, str]]:
                 yield int.from_bytes(options[start + 4 : start + 6]), "".join(c for c in text if c.isprintable())
 
 
-def _whence(config: AgentConfig, told: dict[str, Any]) -> dict[str, Any]:
-    """Where the answer came from: what the agent explains, or if it does not, what the AA bit says (rule D4)."""
+def _explained(config: AgentConfig, name: bytes, qtype: int) -> Mapping[str, Any] | None:
+    """What the agent says on where the answer will come from; None if it does not."""
     try:
-        why = agent.get_json(config, "/v1/explain", {"name": told["name"], "type": told["type"]})
-        return {"source": why["source"], "rule": why["rule"], "verdict": why["verdict"], "hints": why["hints"]}
+        why = agent.get_json(config, "/v1/explain", {"name": names.text(name), "type": wire.type_text(qtype)})
+        return {key: why[key] for key in ("source", "rule", "verdict", "hints")}
     except (agent.Stop, KeyError):
-        pass
+        return None
+
+
+def _whence(why: Mapping[str, Any] | None, told: dict[str, Any]) -> Mapping[str, Any]:
+    """Where the answer came from: what the agent explains, or if it does not, what the AA bit says (rule D4)."""
+    if why is not None:
+        return why
     if "aa" in told["flags"]:
         source, verdict = "mesh", "Answered from the mesh, as its AA bit says."
     else:

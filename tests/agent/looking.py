@@ -1,13 +1,16 @@
-"""Facts of a resolver on the test mesh, for those who look into an agent."""
+"""Facts of a resolver on the test mesh, for those who look into an agent, and an upstream that knows a few records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import dns.message
+import dns.rrset
+from dns.rdatatype import CNAME
 
 from meshdns.agent.facts import Facts
 from meshdns.agent.ledger import Ledger
-from tests.agent.mesh import Mesh
+from tests.agent.mesh import Mesh, nothing
 
 
 @attrs.define
@@ -59,3 +62,25 @@ def facts_of(mesh: Mesh, *, now: float = 112.0, **changes: Any) -> Facts:
         "table_source": "file /etc/meshdns/nametable.jsonl",
     }
     return Facts(**{**given, **changes})
+
+
+def zone(*lines: str) -> Callable[[dns.message.Message], dns.message.Message]:
+    """An upstream that knows these records, and of each name only the types that stand here."""
+    rrsets = [
+        dns.rrset.from_text(owner, 60, "IN", *rest.split(None, 1)) for owner, rest in (s.split(None, 1) for s in lines)
+    ]
+
+    def reply(query: dns.message.Message) -> dns.message.Message:
+        name, rdtype = query.question[0].name, query.question[0].rdtype
+        if all(rrset.name != name for rrset in rrsets):
+            return nothing(query)
+        message = dns.message.make_response(query)
+        while chosen := [rrset for rrset in rrsets if rrset.name == name and rrset.rdtype in (rdtype, CNAME)]:
+            message.answer += chosen
+            if chosen[0].rdtype != CNAME:
+                return message
+            name = chosen[0][0].target
+        message.authority += nothing(query).authority
+        return message
+
+    return reply

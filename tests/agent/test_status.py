@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import Any
 
+import dns.message
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -20,16 +21,20 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from meshdns import __version__, defaults, table
 from meshdns.agent import pages, status
 from meshdns.agent.facts import overview
-from meshdns.agent.ledger import BOUNDS, SAMPLE
+from meshdns.agent.ledger import BOUNDS, SAMPLE, SOURCES
 from meshdns.agent.status import Facts, StatusPage
+from meshdns.agent.steps import Failed
 from tests.agent.looking import Servers, Source, facts_of, server
 from tests.agent.mesh import HOSTS, Mesh
 
 WAIT = 10.0
-# Contract section 4, but for the cache and the control plane, which this version has not.
+# Contract section 4, but for the control plane, which this version has not.
 METRICS = {
     "queries_total": {"transport", "type", "rcode", "source"},
     "query_duration_seconds": {"source"},
+    "cache_entries": set(),
+    "cache_bytes": set(),
+    "cache_evictions_total": set(),
     "upstream_requests_total": {"server", "outcome"},
     "upstream_duration_seconds": {"server"},
     "table_generation_info": {"generation"},
@@ -39,6 +44,13 @@ METRICS = {
     "autopath_answers_total": set(),
     "dropped_total": {"reason"},
 }
+
+# What the contract does not name.
+MORE = (
+    *(f"cache_{what}_total" for what in ("hits", "stale", "misses", "prefetches")),
+    "upstream_shed_total",
+    "upstream_inflight",
+)
 
 
 class Answer:
@@ -150,7 +162,7 @@ class EachPathTests(PageTests):
         self.assertEqual((said["name"], said["type"], said["rule"]), ("productpage", "AAAA", "D6"))
         self.assertEqual((said["table"]["hosts"], said["table"]["age"]), (len(HOSTS), 12.0))
         answer = await self.get("/v1/explain?name=www.example.org")
-        self.assertIn("10.0.0.53:53 (up)", answer.body.decode())
+        self.assertIn("10.0.0.53:53 (up, 2.1 ms)", answer.body.decode())
 
     async def test_table(self) -> None:
         """Section 2.1: the table is what a table file may hold; its tag is the generation."""
@@ -299,7 +311,7 @@ class MetricsTests(PageTests):
                 name = name.removesuffix(end) if "duration" in name else name
             found.setdefault(name, set()).update(label for label, _ in labels if label != "le")
         ours = {name.removeprefix("meshdns_"): labels for name, labels in found.items() if name.startswith("meshdns_")}
-        self.assertEqual(ours, {**METRICS, "build_info": {"version"}})
+        self.assertEqual(ours, {**METRICS, **{name: set() for name in MORE}, "build_info": {"version"}})
         self.assertIn("process_resident_memory_bytes", found)
         self.assertNotIn("python_gc_collections_total", found)
 
@@ -324,7 +336,8 @@ class MetricsTests(PageTests):
         self.assertEqual(value("query_duration_seconds_bucket", source="local", le="0.005"), 1)
         self.assertEqual(value("query_duration_seconds_bucket", source="local", le="+Inf"), 1)
         self.assertEqual(
-            len([1 for name, _ in found if name == "meshdns_query_duration_seconds_bucket"]), 3 * (len(BOUNDS) + 1)
+            len([1 for name, _ in found if name == "meshdns_query_duration_seconds_bucket"]),
+            len(SOURCES) * (len(BOUNDS) + 1),
         )
         self.assertEqual(value("upstream_requests_total", server="10.0.0.53:53", outcome="timeout"), 2)
         self.assertEqual(value("upstream_duration_seconds_count", server="10.0.0.53:53"), 5)
@@ -337,6 +350,40 @@ class MetricsTests(PageTests):
         held = self.page.facts.held
         assert held
         self.assertEqual(value("table_generation_info", generation=held.generation), 1)
+
+    async def test_cache(self) -> None:
+        """D25, D26: every source has its count and its durations, and the cache what came of each look into it."""
+        mesh, clock = self.mesh, self.mesh.clock
+        self.page.facts = facts_of(mesh, clock=clock.seconds)
+        ledger = self.page.facts.ledger
+        query = dns.message.make_query("www.example.org.", "A").to_wire()
+
+        def ask() -> None:
+            for answered in mesh.packet(query):
+                ledger.answered("udp", answered, 0.001)
+
+        ask()  # a miss
+        ask()  # a hit: NXDOMAIN is kept for 5 s
+        clock.advance(6)
+        mesh.reply = lambda _: Failed("timeout", 22, "gave no answer in 2 s")
+        ask()  # stale
+        found = await self.read()
+        for source in ("upstream", "cache", "stale"):
+            labels = {"transport": "udp", "type": "A", "rcode": "NXDOMAIN", "source": source}
+            self.assertEqual(found["meshdns_queries_total", frozenset(labels.items())], 1)
+            labels = {"source": source}
+            self.assertEqual(found["meshdns_query_duration_seconds_count", frozenset(labels.items())], 1)
+        counted = {
+            name: found[f"meshdns_cache_{name}", frozenset()] for name in ("hits_total", "stale_total", "misses_total")
+        }
+        self.assertEqual(counted, {"hits_total": 1, "stale_total": 1, "misses_total": 1})
+        self.assertEqual(found["meshdns_cache_entries", frozenset()], 1)
+        self.assertEqual(found["meshdns_cache_bytes", frozenset()], mesh.lookups.cache.octets)
+        said = json.loads((await self.get("/v1/status")).body)["cache"]
+        self.assertEqual(
+            {key: said[key] for key in ("entries", "hits", "stale", "misses", "prefetches", "evictions")},
+            {"entries": 1, "hits": 1, "stale": 1, "misses": 1, "prefetches": 0, "evictions": 0},
+        )
 
     async def test_nothing_is_left_behind(self) -> None:
         """A new table's generation replaces the old one's."""

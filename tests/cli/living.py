@@ -31,10 +31,11 @@ class LivingTests(TestCase):
 
     def setUp(self) -> None:
         self.mesh = Mesh(hosts=self.hosts)
+        self.mesh.clock.advance(112)
         resolver = self.mesh.resolver
         self.ledger = Ledger(resolver.packed)
         access = Access(("loopback",), time.monotonic)
-        self.doors = Doors(resolver.answer, resolver.packed, access, self.ledger, reactor, time.monotonic)
+        self.doors = Doors(resolver.answer, resolver.packed, access, self.ledger, reactor, self.mesh.clock.seconds)
         self.port = free_port()
         self.doors.listen([("127.0.0.1", self.port)])
         self.addCleanup(lambda: Deferred.fromCoroutine(self.doors.close()))
@@ -44,7 +45,7 @@ class LivingTests(TestCase):
         self.config = self.configure()
 
     def make_facts(self, **changes: Any) -> Facts:
-        return facts_of(self.mesh, **{"ledger": self.ledger, **changes})
+        return facts_of(self.mesh, **{"ledger": self.ledger, "clock": self.mesh.clock.seconds, **changes})
 
     def configure(self, **sections: Any) -> str:
         """A configuration file for this agent; `sections` replace or add top-level keys."""

@@ -1,5 +1,6 @@
 """`meshdns explain`: the agent's reasons as text and as JSON (section 4)."""
 
+from tests.agent.looking import zone
 from tests.cli.living import LivingTests
 
 HOST = "productpage.ns1.svc.cluster.local"
@@ -59,6 +60,18 @@ class ExplainTests(LivingTests):
     async def test_json(self) -> None:
         said = await self.json("explain", "docs", "A")
         self.assertEqual((said["source"], said["upstream"]["name"]), ("mesh+upstream", "docs.example.org"))
+
+    async def test_cache(self) -> None:
+        """D8, D25: a warm walk: each step, and the records as they would be given."""
+        self.mesh.reply = zone("www.python.org. A 192.0.2.7")
+        self.mesh.ask("www.python.org.ns1.svc.cluster.local.")
+        code, out, _ = await self.meshdns("explain", "www.python.org.ns1.svc.cluster.local")
+        self.assertEqual(code, 0)
+        self.assertIn("\n-> Answered from the cache, 60 s left (rule D8): your resolver appended", out)
+        self.assertIn(
+            "\n  *  step        www.python.org exists, as the cache knows for 60 s more. The search ends", out
+        )
+        self.assertIn("\nanswer (NOERROR)\n  www.python.org.ns1.svc.cluster.local.  30  CNAME  www.python.org.\n", out)
 
     async def test_usage(self) -> None:
         code, _, err = await self.meshdns("explain", "a", "TYPE70000")

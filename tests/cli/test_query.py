@@ -4,6 +4,7 @@ import dns.message
 import dns.rrset
 
 from meshdns.agent.flights import Failed
+from tests.agent.looking import zone
 from tests.agent.mesh import HOSTS
 from tests.agent.test_doors import free_port
 from tests.cli.living import LivingTests
@@ -94,6 +95,19 @@ class QueryTests(LivingTests):
         self.assertEqual([each["text"] for each in said["answer"]], [r"www.example.org. 60 IN TYPE65280 \# 3 010203"])
         self.assertEqual((said["source"], said["rule"], said["flags"]), ("upstream", "D10", ["rd", "ra"]))
 
+    async def test_cache(self) -> None:
+        """D25: where the answer came from is known before it is asked for: afterwards the cache has it in any case."""
+        self.mesh.reply = zone("www.example.org. A 192.0.2.1")
+        code, out, _ = await self.meshdns("query", "www.example.org")
+        self.assertEqual(code, 0)
+        self.assertIn("\nRelayed to an upstream server (rule D10)", out)
+        self.mesh.clock.advance(36.5)
+        code, out, _ = await self.meshdns("query", "www.example.org")
+        self.assertEqual(code, 0)
+        self.assertIn("\n  www.example.org.  23  A  192.0.2.1\n", out)
+        self.assertIn("\nAnswered from the cache, 24 s left (rule D10)", out)
+        self.assertEqual((await self.json("query", "www.example.org"))["source"], "cache")
+
     async def test_servfail(self) -> None:
         """D21: the extended error says why."""
         self.mesh.reply = lambda _: Failed("timeout", 22, "10.0.0.53:53 gave no answer in 2 s")
@@ -161,4 +175,4 @@ class NoTableTests(LivingTests):
         code, out, _ = await self.meshdns("query", HOST)
         self.assertEqual(code, 1)
         self.assertIn("  no name table has arrived yet (extended error 14)\n", out)
-        self.assertIn("Answered with SERVFAIL (rule D17)", out)
+        self.assertIn("Answered on the spot with SERVFAIL (rule D17)", out)

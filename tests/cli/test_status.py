@@ -5,7 +5,8 @@ import socket
 from twisted.internet.threads import deferToThread
 
 from meshdns import __version__
-from tests.agent.looking import Servers, Source, server
+from meshdns.agent.steps import Failed
+from tests.agent.looking import Servers, Source, server, zone
 from tests.agent.test_doors import free_port
 from tests.cli.living import LivingTests
 
@@ -18,6 +19,7 @@ zones     cluster.local
 workload  namespace ns1, search ns1.svc.cluster.local svc.cluster.local cluster.local
 queries   2: mesh 2; 0 by walking the search list
 answers   NOERROR 1, NXDOMAIN 1
+cache     1 answer, 0.0 of 16 MiB; 0 refreshed early, 0 pushed out
 upstream  0 outstanding, 3 joined, 1 refused
 dropped   upstream-question 2
 
@@ -35,6 +37,18 @@ class StatusTests(LivingTests):
         code, out, err = await self.meshdns("status")
         self.assertEqual((code, err), (0, ""))
         self.assertEqual(out, STATUS % held.generation)
+
+    async def test_hit_rate(self) -> None:
+        """Section 4: of the queries that only upstreams know, how many the cache answered."""
+        self.mesh.reply = zone("www.example.org. A 192.0.2.1")
+        for seconds, reply in ((0, None), (10, None), (90, lambda _: Failed("timeout", 22, "silent"))):
+            self.mesh.clock.advance(seconds)
+            self.mesh.reply = reply or self.mesh.reply
+            await self.meshdns("query", "www.example.org")
+        _, out, _ = await self.meshdns("status")
+        self.assertIn("\nqueries   3: upstream 1, cache 1, stale 1; 0 by walking the search list\n", out)
+        told = "1 answer, 0.0 of 16 MiB; 66 % of 3 queries from it, 1 expired; 0 refreshed early, 0 pushed out"
+        self.assertIn(f"\ncache     {told}\n", out)
 
     async def test_json(self) -> None:
         said = await self.json("status")
