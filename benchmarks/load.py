@@ -15,14 +15,17 @@ OUTSTANDING = 200  # queries on the way at once; with one, every server idles be
 
 @attrs.frozen
 class Load:
-    """What dnsperf does: as fast as it can with `rate` None, else so many queries a second."""
+    """What dnsperf does: as fast as it can with `rate` None, else so many queries a second; with `once` it ends rather than
+    ask anything twice."""
 
     queries: Path
     rate: int | None = None
+    once: bool = False
 
     def command(self, port: int, seconds: float) -> list[str]:
         words = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(self.queries)]
         words += ["-l", f"{seconds:g}", "-c", str(CLIENTS), "-q", str(OUTSTANDING), "-W"]
+        words += ["-n", "1"] if self.once else []
         return words + (["-Q", str(self.rate), "-v"] if self.rate else [])
 
 

@@ -1,11 +1,12 @@
 """What was measured, as text for the terminal, as Markdown for docs/performance.md, and as JSON."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from benchmarks.caching import Caching
 from benchmarks.rounds import Measured, Run
 from benchmarks.servers import Server
 
@@ -34,6 +35,20 @@ class Spread:
 Row = list[str]
 
 
+@attrs.frozen
+class Page:
+    """One benchmark for a reader: the first of the rows is their head."""
+
+    title: str
+    word: str
+    rows: Sequence[Row]
+    notes: Sequence[str]
+
+
+def page(measured: Measured) -> Page:
+    return Page(measured.case.title, measured.case.word, table(measured), list(notes(measured)))
+
+
 def ratio(measured: Measured, peer: str) -> Spread | None:
     """CPU per query of meshdns as a multiple of a peer's, round by round: noise that both had cancels out."""
     ours, theirs = measured.of(OURS), measured.of(peer)
@@ -46,7 +61,7 @@ def table(measured: Measured) -> list[Row]:
     with_latency = any(run.outcome.p50 is not None for run in measured.runs)
     head = ["server", "CPU us/query", f"{OURS} / this", "queries/s", "core used"]
     head += ["p50 us", "p99 us"] if with_latency else []
-    head += ["upstream asked per answer"] if measured.case.relayed else []
+    head += ["upstream asked per answer"] if _goes_upstream(measured) else []
     return [head, *(_row(measured, server.name, with_latency) for server in measured.servers)]
 
 
@@ -63,9 +78,14 @@ def _row(measured: Measured, server: str, with_latency: bool) -> Row:
     if with_latency:
         row += [Spread.of([(run.outcome.p50 or 0) * 1e6 for run in runs]).text(".0f")]
         row += [Spread.of([(run.outcome.p99 or 0) * 1e6 for run in runs]).text(".0f")]
-    if measured.case.relayed:
+    if _goes_upstream(measured):
         row += [Spread.of([run.asked / max(1, run.outcome.answered) for run in runs]).text(".3f")]
     return row
+
+
+def _goes_upstream(measured: Measured) -> bool:
+    """Whether the upstream's count tells the reader anything."""
+    return measured.case.relayed or measured.case.cached
 
 
 def notes(measured: Measured) -> Iterator[str]:
@@ -79,23 +99,22 @@ def notes(measured: Measured) -> Iterator[str]:
             yield f"(!) {run.server}, round {run.round}: {problem}"
 
 
-def as_text(measured: Measured) -> str:
-    rows = table(measured)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [measured.case.title]
-    for row in rows:
+def as_text(shown: Page) -> str:
+    widths = [max(map(len, column)) for column in zip(*shown.rows, strict=True)]
+    lines = [shown.title]
+    for row in shown.rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  " + "  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
-    return "\n".join([*lines, *(f"  {note}" for note in notes(measured))]) + "\n"
+    return "\n".join([*lines, *(f"  {note}" for note in shown.notes)]) + "\n"
 
 
-def as_markdown(measured: Measured) -> str:
-    head, *rows = table(measured)
+def as_markdown(shown: Page) -> str:
+    head, *rows = shown.rows
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    command = f"`.venv/bin/python -m benchmarks {measured.case.word}` repeats this:"
-    parts = [f"### {measured.case.title}", command, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-    if said := list(notes(measured)):
-        parts.append("\n".join(f"- {note}" for note in said))
+    command = f"`.venv/bin/python -m benchmarks {shown.word}` repeats this:"
+    parts = [f"### {shown.title}", command, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    if shown.notes:
+        parts.append("\n".join(f"- {note}" for note in shown.notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -108,9 +127,9 @@ def facts_as_markdown(facts: Mapping[str, str]) -> str:
     return "| | |\n|---|---|\n" + "".join(f"| {fact} | {what} |\n" for fact, what in facts.items())
 
 
-def configurations(all_measured: Sequence[Measured]) -> str:
-    """The servers' configurations as Markdown, each once."""
-    shown = {server.name: server for measured in all_measured for server in measured.servers}
+def configurations(all_used: Iterable[tuple[Caching, Server]]) -> str:
+    """The servers' configurations as Markdown, each once for each way to cache."""
+    shown = {f"{server.name}, {caching.title}": server for caching, server in all_used}
     parts = [f"`{_command(server)}`\n\n```\n{server.configuration}```\n" for server in shown.values()]
     return "\n".join(f"#### {name}\n\n{part}" for name, part in zip(shown, parts, strict=True))
 
@@ -121,14 +140,12 @@ def _command(server: Server) -> str:
     return " ".join([program.rpartition("/")[2], *(word.replace(f"{server.directory}/", "") for word in words)])
 
 
-def as_json(facts: Mapping[str, str], all_measured: Sequence[Measured]) -> dict[str, Any]:
-    """Every run, nothing summed up."""
+def as_data(measured: Measured) -> dict[str, Any]:
+    """Every run, nothing summed up, for JSON."""
     return {
-        "machine": dict(facts),
-        "cases": [
-            {"case": one.case.word, "title": one.case.title, "runs": [_run(run) for run in one.runs]}
-            for one in all_measured
-        ],
+        "case": measured.case.word,
+        "title": measured.case.title,
+        "runs": [_run(run) for run in measured.runs],
     }
 
 

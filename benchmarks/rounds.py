@@ -7,10 +7,12 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import asking, machine, names, processes
+from benchmarks import asking, caching, machine, names, processes
+from benchmarks.caching import Caching
 from benchmarks.load import Load, Outcome, drive
 from benchmarks.machine import Cores
-from benchmarks.servers import Builder, Room, Server, upstream
+from benchmarks.servers import Builder, Room, Server
+from benchmarks.upstreams import upstream
 
 WARM_UP = 1.0  # seconds of the same load before each timed run, or the run's own length if that is less
 _LOST = 0.001  # share of queries without an answer that is still called none
@@ -21,7 +23,9 @@ _PACE = 0.02  # how far a paced run may be from its pace
 
 @attrs.frozen
 class Case:
-    """One comparison. `bars`: what meshdns' CPU per query may at most be, as a multiple of a peer's."""
+    """One comparison. `relayed`: each answer must have cost the upstream one query, else none; `fresh`: each name is asked
+    once and never again, instead of `hosts` over and over; `bars`: what meshdns' CPU per query may at most be, as a
+    multiple of a peer's."""
 
     word: str
     title: str
@@ -29,7 +33,14 @@ class Case:
     hosts: Callable[[], Mapping[str, str]]
     rate: int | None = None
     relayed: bool = False
+    fresh: bool = False
+    caching: Caching = caching.NONE
     bars: Mapping[str, float] = attrs.field(factory=dict)
+
+    @property
+    def cached(self) -> bool:
+        """Whether every answer is to come from a cache."""
+        return self.caching is not caching.NONE and not self.relayed
 
 
 @attrs.frozen
@@ -72,7 +83,9 @@ class Measured:
 
 
 @attrs.frozen
-class _Started:
+class Started:
+    """A server that runs."""
+
     server: Server
     process: subprocess.Popen[bytes]
 
@@ -88,35 +101,51 @@ def measure(
     case: Case, *, rounds: int, seconds: float, used: Cores, directory: Path, tell: Callable[[str], None]
 ) -> Measured:
     """Start the servers of a case, check their answers, and time them."""
-    room = Room(directory, processes.free_port())
+    room = Room(directory, processes.free_port(), case.caching)
     hosts = case.hosts()
-    load = Load(names.write_queries(directory / "queries", hosts), case.rate)
-    with _up(upstream, room, used.load, names.outside_hosts()) as source, ExitStack() as stack:
-        peers = [stack.enter_context(_up(builder, room, used.server, hosts)) for builder in case.servers]
+    with up(upstream, room, used.load, names.outside_hosts()) as source, ExitStack() as stack:
+        peers = [stack.enter_context(up(builder, room, used.server, hosts)) for builder in case.servers]
+        for peer in peers if case.cached else ():
+            asking.check_answers(peer.server, list(hosts.items()))  # from now on it has them all
         runs = []
         for number in range(1, rounds + 1):
+            loads = _loads(case, hosts, number, seconds, directory)
             turn = (number - 1) % len(peers)
             for peer in peers[turn:] + peers[:turn]:
-                run = _timed(case, peer, source.server, load, number, seconds, used)
+                run = _timed(case, peer, source.server, loads, number, seconds, used)
                 tell(f"{case.word}: round {number} of {rounds}: {peer.server.name}: {run.cpu_per_query:.2f} us")
                 runs.append(run)
         return Measured(case, runs, [peer.server for peer in peers])
 
 
 @contextmanager
-def _up(build: Builder, room: Room, core: int, hosts: Mapping[str, str]) -> Iterator[_Started]:
+def up(build: Builder, room: Room, core: int, hosts: Mapping[str, str]) -> Iterator[Started]:
     """A server that runs and gives right answers."""
     server = build(room)
     with processes.running(server.command, core, server.directory / "log", server.environment) as process:
         sample = names.sample(hosts)
         asking.wait_until_up(server, process, sample[0][0])
         asking.check_answers(server, sample)
-        yield _Started(server, process)
+        yield Started(server, process)
 
 
-def _timed(case: Case, peer: _Started, source: Server, load: Load, number: int, seconds: float, used: Cores) -> Run:
+def _loads(case: Case, hosts: Mapping[str, str], number: int, seconds: float, directory: Path) -> tuple[Load, Load]:
+    """What is asked in a round, of each server: before the clock runs, and while it does."""
+    if not case.fresh:
+        load = Load(names.write_queries(directory / "queries", hosts), case.rate)
+        return load, load
+    enough = int((case.rate or names.FRESH_NAMES) * seconds * 1.1) + 1000
+    labels = f"early-{number}", f"fresh-{number}"
+    paths = [names.write_fresh_queries(directory / label.split("-")[0], label, enough) for label in labels]
+    return Load(paths[0], case.rate, once=True), Load(paths[1], case.rate, once=True)
+
+
+def _timed(
+    case: Case, peer: Started, source: Server, loads: tuple[Load, Load], number: int, seconds: float, used: Cores
+) -> Run:
     log = peer.server.directory / "dnsperf"
-    drive(load, peer.server.port, min(WARM_UP, seconds), used.load, log)
+    warming, load = loads
+    drive(warming, peer.server.port, min(WARM_UP, seconds), used.load, log)
     asked_before, (cpu_before, waited_before) = asking.times_asked(source), peer.spent()
     outcome = drive(load, peer.server.port, seconds, used.load, log)
     asked_after, (cpu_after, waited_after) = asking.times_asked(source), peer.spent()

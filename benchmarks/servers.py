@@ -1,4 +1,4 @@
-"""The servers, each configured for the same job: mesh names answered here, all others relayed to one upstream, no cache.
+"""The servers, each configured for the same job: mesh names answered here, all others relayed to one upstream.
 
 A builder takes the bench's room and returns a `Server`, ready to start. Each has one process and one thread.
 """
@@ -9,12 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import attrs
 
-from benchmarks import names
+from benchmarks import caching, names
+from benchmarks.caching import Caching
 from benchmarks.processes import CannotMeasure, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,10 +24,13 @@ PACKAGES = {"dnsperf": "dnsperf", "unbound": "unbound", "dnsmasq": "dnsmasq-base
 
 @attrs.frozen
 class Room:
-    """Where servers find what they need: a directory for their files, and the port of the upstream."""
+    """What servers are told: a directory for their files, the port of the upstream, how to cache, and the search list that
+    clients have (only meshdns wants to know)."""
 
     directory: Path
     upstream_port: int
+    caching: Caching = caching.NONE
+    search: Sequence[str] = names.MESH_SEARCH
 
     def of(self, server: str) -> Path:
         directory = self.directory / server
@@ -75,10 +79,10 @@ def meshdns(room: Room) -> Server:
     configuration = f"""\
 workload: {{namespace: ns1}}
 listen: ["127.0.0.1:{port}"]
-search: [ns1.svc.cluster.local, svc.cluster.local, cluster.local]
+search: [{", ".join(room.search)}]
 table: {{file: table.jsonl}}
 upstream: {{servers: ["127.0.0.1:{room.upstream_port}"]}}
-status: off
+{room.caching.meshdns}status: off
 """
     (directory / "agent.yaml").write_text(configuration)
     command = (_twistd(), "-n", "--pidfile=", "meshdns", "--config", str(directory / "agent.yaml"))
@@ -116,18 +120,17 @@ server:
     do-not-query-localhost: no
     local-zone: "{names.MESH_ZONE}." static
     include: "{directory}/mesh.conf"    # local-data: "service-0.ns0.svc.cluster.local. {names.TTL} IN A 10.4.0.1" ...
-{_UNBOUND_ALONE}forward-zone:
+{room.caching.unbound}{UNBOUND_ALONE}forward-zone:
     name: "."
     forward-addr: 127.0.0.1@{room.upstream_port}
-    forward-no-cache: yes
-remote-control:
+{room.caching.forward}remote-control:
     control-enable: no
 """
-    return _unbound("unbound", directory, port, configuration)
+    return unbound_of("unbound", directory, port, configuration)
 
 
 # Of any unbound here: in the foreground, unprivileged, and without files of the system's.
-_UNBOUND_ALONE = """\
+UNBOUND_ALONE = """\
     use-syslog: no
     do-daemonize: no
     username: ""
@@ -137,30 +140,12 @@ _UNBOUND_ALONE = """\
 """
 
 
-def _unbound(name: str, directory: Path, port: int, configuration: str) -> Server:
+def unbound_of(name: str, directory: Path, port: int, configuration: str) -> Server:
+    """An unbound with this configuration."""
     path = directory / "unbound.conf"
     path.write_text(configuration)
     shown = configuration.replace(f"{directory}/", "")
     return Server(name, ("unbound", "-d", "-c", str(path)), port, directory, shown)
-
-
-def upstream(room: Room) -> Server:
-    """The one upstream of all: an unbound that has an address for every name outside, and counts what it is asked."""
-    directory = room.of("upstream")
-    configuration = f"""\
-server:
-    interface: 127.0.0.1
-    port: {room.upstream_port}
-    num-threads: 1
-    so-rcvbuf: 4m
-    so-sndbuf: 4m
-    local-zone: "{names.OUTSIDE_ZONE}." redirect
-    local-data: "{names.OUTSIDE_ZONE}. 300 IN A {names.OUTSIDE_ADDRESS}"
-{_UNBOUND_ALONE}remote-control:
-    control-enable: yes
-    control-interface: {directory}/control
-"""
-    return _unbound("upstream", directory, room.upstream_port, configuration)
 
 
 def dnsmasq(room: Room) -> Server:
@@ -181,7 +166,7 @@ addn-hosts={directory}/hosts
 local=/{names.MESH_ZONE}/
 local-ttl={names.TTL}
 server=127.0.0.1#{room.upstream_port}
-cache-size=0
+cache-size={room.caching.dnsmasq}
 dns-forward-max=256
 user={getpass.getuser()}
 pid-file=
