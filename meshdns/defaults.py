@@ -97,7 +97,7 @@ EXPLORE_EVERY = 64  # of so many questions one is also put to another server, so
 PROBE_DEAD = 1.0  # a dead server is probed so often: it must be back in use two seconds after its return
 PROBE_LOOP = 60.0  # and one that sends our questions back to us so often
 
-# agent/cache.py, agent/lifetimes.py
+# agent/cache.py, agent/lifetimes.py, agent/shelf.py
 CACHE_NEGATIVE_TTL = 300.0  # of NXDOMAIN and NODATA at most: what was missing may be there soon (rule D25)
 CACHE_FAILURE_TTL = 5.0  # RFC 9520 allows 1 s to 5 min; CoreDNS takes 5 s, and clients ask again after about as long
 CACHE_STALE_TTL = 30  # in expired answers: what RFC 8767 section 4 recommends
@@ -105,7 +105,7 @@ CACHE_RECHECK = 30.0  # a failed refresh is not tried again for so long: RFC 876
 CACHE_PREFETCH_PART = 0.1  # the last part of a life, in which an answer in use is refreshed (rule D26); unbound's, too
 CACHE_PREFETCH_LEAST = 10.0  # a shorter life is not: its last tenth is less than a second
 CACHE_USED_PART = 0.8  # of the room for what was given at least once: a flood of unique names has the rest to itself
-CACHE_FAILURE_PART = 1 / 16  # of the room: at 5 s each, some 3,000 failures are more than a dead upstream brings up
+CACHE_FAILURE_PART = 1 / 16  # of the room, some 2,000 failures: a flood of them must not push out good answers
 CACHE_LARGEST_PART = 1 / 8  # of the room: a larger answer would push out too many; only a tiny cache meets one
 CACHE_ENTRY_BYTES = 560  # of an answer beside key and message, as tracemalloc measures it
 CACHE_RECORD_BYTES = 40  # of each record in it: where it stands, as a number in a list
