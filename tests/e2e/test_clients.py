@@ -14,6 +14,7 @@ from unittest import SkipTest
 
 import dns.message
 import dns.rcode
+import dns.rrset
 
 from tests.e2e.agent import Agent
 from tests.e2e.gate import Gate
@@ -48,6 +49,7 @@ BOTH_FAMILIES = dict.fromkeys(FORMS, 2)  # one packet for A, one for AAAA, and n
 def no_such_name(query: dns.message.Message) -> dns.message.Message:
     answer = dns.message.make_response(query)
     answer.set_rcode(dns.rcode.NXDOMAIN)
+    answer.authority.append(dns.rrset.from_text(".", 300, "IN", "SOA", "a. b. 1 2 3 4 300"))
     return answer
 
 
@@ -127,7 +129,10 @@ class ClientTests(Pod):
         self.finds_all([sys.executable, CLIENTS / "lookup.py"])
 
     def test_unknown_name(self) -> None:
-        """D9, D10: what nobody knows costs what it costs without us: the search list and the name, in both families."""
+        """D8, D9, D25: what nobody knows costs the client the search list and the name, in both families; the upstream hears
+        of it once for each family, and after that the cache knows."""
+        self.assertEqual({"nosuch": 8}, self.packets(["getent", "ahosts"], ["nosuch"], finds=False))
+        self.assertEqual(["nosuch", "nosuch"], self.upstream.names())
         self.assertEqual({"nosuch": 8}, self.packets(["getent", "ahosts"], ["nosuch"], finds=False))
         self.assertEqual(["nosuch", "nosuch"], self.upstream.names())
 
