@@ -141,8 +141,7 @@ class DyingServerTests(BadDay):
             began = monotonic()
             self.assertTrue(self.knows(agent, next(self.unasked)))
             waits.append(monotonic() - began)
-        # What questions to two good servers take at worst is this machine's, not ours.
-        self.assertLess(max(waits), 0.3 + max(waits[1:100]))
+        self.assertLess(max(waits), 0.3)
         self.assertEqual([], agent.complaints())
 
     def test_falls_silent(self) -> None:
@@ -233,7 +232,7 @@ class LeakTests(BadDay):
 class FloodTests(BadDay):
     def test_flood(self) -> None:
         """D22, D27: 50,000 unique names at a dead upstream: memory within 20 MiB of its start, and mesh answers at p99 below
-        5 ms while it lasts (beyond what a quiet agent takes on this machine)."""
+        5 ms while it lasts."""
         server = Server(self, SILENT)
         agent = self.start_agent(server.address)
         quiet = self.mesh_waits(agent, lambda: len(quiet_enough) > 500, quiet_enough := [])
@@ -255,7 +254,7 @@ class FloodTests(BadDay):
         self.assertEqual(FLOOD, sent)
         self.assertGreater(answered, 0.99 * FLOOD, told)
         self.assertLess(grown, GROWTH, told)
-        self.assertLess(p99, MESH_P99 + usual, told)
+        self.assertLess(p99, MESH_P99, told)
         self.assertEqual([], agent.complaints())
 
     def mesh_waits(self, agent: Agent, over: Callable[[], bool], waits: list[float]) -> list[float]:
