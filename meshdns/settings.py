@@ -31,6 +31,7 @@ from meshdns.values import (
     parse_duration,
     parse_endpoint,
     parse_label,
+    parse_loopback,
     parse_size,
     quote,
     size_text,
@@ -323,6 +324,9 @@ def unless(same_as: str, value: U, otherwise: Reader[T]) -> Reader[T | U]:
         return otherwise(place)
 
     return reader
+
+
+status_page: Reader[Endpoint | None] = unless("off", None, scalar(parse_loopback))
 
 
 # Readers of many values.

@@ -166,6 +166,17 @@ def _host(text: str, example: str) -> str:
         raise error
 
 
+def parse_loopback(text: str) -> Endpoint:
+    """An endpoint that only this host can reach: what a status page listens on."""
+    found = parse_endpoint(text)
+    if not ipaddress.ip_address(found.host.partition("%")[0]).is_loopback:
+        near = Endpoint("::1" if ":" in found.host else "127.0.0.1", found.port)
+        raise ValueError(
+            f"{quote(text)} is not a loopback address, and the page asks nobody for a password; write {near}"
+        )
+    return found
+
+
 def parse_server(text: str, default_port: int | None = None) -> Server:
     """An upstream server (rule D23): `1.2.3.4`, `1.2.3.4:5353`, `[::1]:53`, `::1`, `tcp://1.2.3.4`,
     `tls://1.1.1.1?name=cloudflare-dns.com`. Without a port: `default_port`, else 53, with tls 853."""

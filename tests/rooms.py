@@ -14,7 +14,7 @@ import attrs
 
 # Each may import those before it.
 VOCABULARY = ["", "defaults", "names", "wire", "messages", "presentation", "entries", "istio", "table"]
-VOCABULARY += ["values", "yamltext", "settings", "exchange", "credentials"]
+VOCABULARY += ["values", "yamltext", "settings", "clusters", "exchange", "credentials"]
 # The only modules that wire others: they may import all but the room across the wall.
 ROOTS = ["meshdns.embedded", "meshdns.cli", "meshdns.cli.*", "meshdns.*.service", "meshdns.*.config"]
 WALLS = [("agent", "control"), ("control", "agent")]

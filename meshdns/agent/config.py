@@ -7,12 +7,12 @@ later version will do is known and checked for its form, then refused by `LATER`
 
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from os.path import abspath, dirname
 
 import attrs
 
 from meshdns import __version__, defaults, names
+from meshdns.clusters import Cluster, apart, cluster
 from meshdns.settings import (
     Endpoint,
     Invalid,
@@ -35,11 +35,12 @@ from meshdns.settings import (
     section,
     setting,
     size,
+    status_page,
     unless,
     whole,
     word,
 )
-from meshdns.values import duration_text, parse_domain, parse_endpoint, parse_network, parse_server, quote
+from meshdns.values import duration_text, parse_domain, parse_network, parse_server, quote
 
 # Keys that this version refuses when they differ from their default -> what to use instead. Each goes with its issue.
 LATER = {
@@ -73,19 +74,6 @@ def _allowed(text: str) -> str:
     return str(parse_network(text))
 
 
-def _status(text: str) -> Endpoint:
-    found = parse_endpoint(text)
-    if not ip_address(found.host).is_loopback:
-        raise ValueError(
-            f"{quote(text)} is not a loopback address, and the page asks nobody for a password; write {_near(found)}"
-        )
-    return found
-
-
-def _near(far: Endpoint) -> Endpoint:
-    return Endpoint("::1" if ":" in far.host else "127.0.0.1", far.port)
-
-
 def _pin(text: str) -> str:
     if not _PIN.fullmatch(text):
         raise ValueError(
@@ -105,7 +93,6 @@ def _url(text: str) -> str:
 
 
 _servers = listed(scalar(parse_server))
-_status_page = unless("off", None, scalar(_status))
 
 
 @attrs.frozen(kw_only=True)
@@ -138,20 +125,8 @@ def _trust(stated: Stated) -> Iterator[tuple[str, str]]:
         yield there, f"it needs {absent} beside it"
 
 
-@attrs.frozen(kw_only=True)
-class Cluster:
-    """A cluster whose objects the agent reads itself."""
-
-    name: str = setting(label)
-    network: str = setting(word, "")
-    domain: bytes = setting(domain, names.parse(defaults.CLUSTER_DOMAIN))
-    manifests: str | None = setting(path, None)
-    kubeconfig: str | None = setting(path, None)
-
-
-_cluster = section(Cluster, exactly_one("manifests", "kubeconfig"))
 _manifests: Reader[tuple[str | Cluster, ...]] = listed(
-    lambda place: (_cluster if place.node.kind == "map" else path)(place), 1
+    lambda place: (cluster if place.node.kind == "map" else path)(place), 1
 )
 
 
@@ -233,11 +208,13 @@ class AgentConfig:
     search: tuple[bytes, ...] | None = setting(listed(domain), None)
     autopath: str = setting(choice("all", "mesh", "off"), "all")
     udp_max: int = setting(whole(512, 4096), defaults.UDP_MAX)
-    table: Table = setting(section(Table, exactly_one("control_plane", "manifests", "file"), _later))
+    table: Table = setting(
+        section(Table, exactly_one("control_plane", "manifests", "file"), _later, apart("manifests"))
+    )
     mesh: Mesh = setting(section(Mesh), Mesh())
     upstream: Upstream = setting(section(Upstream, _patient), Upstream())
     cache: Cache = setting(section(Cache, _ordered_ttls), Cache())
-    status: Endpoint | None = setting(_status_page, Endpoint(*defaults.STATUS))
+    status: Endpoint | None = setting(status_page, Endpoint(*defaults.STATUS))
     log: Log = setting(section(Log), Log())
 
 

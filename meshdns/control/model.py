@@ -186,9 +186,7 @@ class ServiceImport:
     place: str = _place()
 
 
-Object = (
-    Service | EndpointSlice | ServiceEntry | WorkloadEntry | Pod | Sidecar | Namespace | ServiceImport
-)
+Object = Service | EndpointSlice | ServiceEntry | WorkloadEntry | Pod | Sidecar | Namespace | ServiceImport
 
 
 @attrs.frozen

@@ -459,7 +459,7 @@ BEYOND = [
 TABLES_YET = [
     ("  manifests: [mesh/, one.yaml]", [NO_MANIFESTS]),
     (
-        "  manifests: [{name: east, network: n, domain: a.b, manifests: e/}, {name: west, kubeconfig: w}]",
+        "  manifests: [{name: east, network: n, domain: a.b, manifests: e/}, {name: west, manifests: w/}]",
         [NO_MANIFESTS],
     ),
     (f"  control_plane: {{urls: ['https://x:1/'], pins: ['{PIN}']}}", [NO_CONTROL]),
