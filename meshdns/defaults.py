@@ -49,6 +49,17 @@ CACHE_MAX_BYTES = 16 << 20  # some 22,000 answers (rule D27)
 CACHE_MAX_TTL = 3600.0  # a mistake upstream is forgotten within the hour (rule D25)
 CACHE_SERVE_STALE = 3600.0  # how long after its end an answer may stand in for a failing upstream (rule D26)
 
+# control/config.py, control/service.py
+CONTROL_CONFIG_FILE = "/etc/meshdns/control.yaml"
+CONTROL_LISTEN = (("0.0.0.0", 15012),)  # agents are on other machines; 15012 is Istio's habit for its agents
+CONTROL_STATUS = ("127.0.0.1", 15014)  # loopback, as the agent's
+VIPS_IPV4 = "240.240.0.0/16"  # class E, which nothing routes; Istio's own range
+VIPS_IPV6 = "2001:2::/48"  # benchmarking (RFC 5180), which nothing routes; Istio's own range
+VIPS_STORE = "/var/lib/meshdns/vips.sqlite"
+ROOT_NAMESPACE = "istio-system"  # whose Sidecars count for every namespace; Istio's own
+DEBOUNCE_QUIET = 0.1  # seconds without a further change before tables are made (rule X8)
+DEBOUNCE_MOST = 1.0  # and after so long they are made all the same
+
 # host/resolvconf.py
 RESOLV_MAX_BYTES = 64 * 1024  # read of a resolv.conf; the longest sensible one is some 2 KiB
 RESOLV_NAMESERVERS = 8  # taken of one file: glibc asks three only, but our order by health makes use of more

@@ -13,10 +13,9 @@ import attrs
 
 from meshdns import __version__, defaults, names
 from meshdns.clusters import Cluster, apart, cluster
+from meshdns.host.configfile import content
 from meshdns.settings import (
     Endpoint,
-    Invalid,
-    Problem,
     Reader,
     Server,
     Stated,
@@ -246,12 +245,3 @@ def parse(data: bytes, file: str, base: str | None = None) -> AgentConfig:
 def load(file: str) -> AgentConfig:
     """The configuration in a file; its relative paths become absolute. Raises settings.Invalid."""
     return parse(content(file), file, dirname(abspath(file)))
-
-
-def content(file: str) -> bytes:
-    """As much of a file as `parse` can judge. Raises settings.Invalid when it cannot be read."""
-    try:
-        with open(file, "rb") as opened:
-            return opened.read(defaults.SETTINGS_MAX_BYTES + 1)
-    except OSError as error:
-        raise Invalid([Problem(file, 1, f"cannot be read: {error.strerror}")]) from None
