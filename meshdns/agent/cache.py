@@ -79,6 +79,15 @@ class _Entry:
     failed_at: float = _NEVER  # when a refresh failed last
 
 
+class _Unread(NamedTuple):
+    """An answer kept as it came, to be judged when somebody asks for it: most are never asked for again."""
+
+    ask: Ask
+    message: bytes
+    body: Body
+    came: float
+
+
 class Cache:
     """Answers and failures by question, at most `limits.max_bytes` octets of memory."""
 
@@ -88,7 +97,7 @@ class Cache:
         self.stale = 0  # expired answers found, given or held in readiness
         self.misses = 0
         self.prefetches = 0
-        self._answers = Shelf[_Entry](_size)
+        self._answers = Shelf[_Entry | _Unread](_size)
         self._used = self._answers.used
         self._idle = self._answers.idle
         self._failures: OrderedDict[bytes, tuple[Failed, float]] = OrderedDict()  # and when; the last one newest
@@ -161,7 +170,7 @@ class Cache:
         question, flags, options = ask
         key = question + _MARKS[flags & _APART] if flags & _APART else question
         entry = self._used.get(key)
-        if entry is not None and now < entry.hit.until and flags & AD != entry.odd_ad and not options:
+        if type(entry) is _Entry and now < entry.hit.until and flags & AD != entry.odd_ad and not options:
             self.hits += 1
             self._used.move_to_end(key)
             return entry.hit
@@ -179,16 +188,36 @@ class Cache:
         self.misses += failure is None
         return failure
 
-    def put(self, ask: Ask, message: bytes, body: Body, now: float) -> bool:
+    def lacks(self, ask: Ask) -> bool:
+        """Whether nothing at all is kept that could concern a question without options; if so it counts as looked up."""
+        question = ask.question
+        marks = _MARKS[ask.flags & _APART]
+        key, name_key = question + marks, question[:-4] + question[-2:] + marks
+        used, idle = self._used, self._idle
+        if self._failures or key in used or key in idle or name_key in used or name_key in idle:
+            return False
+        self.misses += 1
+        return True
+
+    def put(self, ask: Ask, message: bytes, body: Body, now: float) -> None:
         """Keep an upstream's reply, checked by `wire.read_reply`, its answer section nothing but the chain from the question
-        (rule D24). Whether it is kept; what it proves outdated is not, from then on."""
-        if not self.limits.max_bytes:
-            return False
-        if ask.options or not ask.flags & RD or (value := worth(ask, message, body, self.limits)) is None:
-            return False
+        (rule D24). What it proves outdated is not kept from then on."""
+        if not self.limits.max_bytes or ask.options or not ask.flags & RD:
+            return
+        key, name_key = _key(ask), _name_key(ask)
+        # An answer that can push out none and deny no name is kept unread.
+        if message[3] & 0x0F or message[6:8] == b"\x00\x00" or self._failures or not self._is_new(key, name_key):
+            self._judge(ask, message, body, now)
+        else:
+            self._keep(key, _Unread(ask, message, body, now), False)
+
+    def _judge(self, ask: Ask, message: bytes, body: Body, now: float) -> None:
+        """Keep a reply for as long as it is worth."""
+        if (value := worth(ask, message, body, self.limits)) is None:
+            return
         key, name_key = _key(ask), _name_key(ask)
         used = False
-        old: tuple[_Entry, ...] = ()
+        old: tuple[_Entry | _Unread, ...] = ()
         if self._failures or not self._is_new(key, name_key):
             used = key in self._used or name_key in self._used
             old = tuple(entry for entry in (self._answers.pop(key), self._answers.pop(name_key)) if entry is not None)
@@ -196,20 +225,29 @@ class Cache:
         cap = value.cap if value.exceeds else None
         form = nobodys(ask.question, message, body, cap) if value.seconds > 0 else None
         if form is None:
-            return False
+            return
         entry = _Entry(
             hit=Hit(*form, False, False),
             began=now,
             expires=now + value.seconds,
             stale_ttl=min(CACHE_STALE_TTL, value.smallest, value.cap),
             odd_ad=_odd_ad(ask, message),
-            asked=0 if old and any(each.prefetched and now < each.expires for each in old) else 1,
+            asked=0 if any(type(each) is _Entry and each.prefetched and now < each.expires for each in old) else 1,
         )
-        key = name_key if value.no_name else key
-        if _size(key, entry) > self.limits.max_bytes * CACHE_LARGEST_PART:
-            return False
-        self._answers.put(key, entry, used, self._room)
-        return True
+        self._keep(name_key if value.no_name else key, entry, used)
+
+    def _keep(self, key: bytes, entry: _Entry | _Unread, used: bool) -> None:
+        if _size(key, entry) <= self.limits.max_bytes * CACHE_LARGEST_PART:
+            self._answers.put(key, entry, used, self._room)
+
+    def _read(self, key: bytes) -> _Entry | None:
+        """What is kept under a key, judged now if it was not yet."""
+        kept = self._answers.get(key)
+        if type(kept) is _Unread:
+            self._answers.pop(key)
+            self._judge(*kept)
+            kept = self._answers.get(key)
+        return kept if type(kept) is _Entry else None
 
     def failed(self, ask: Ask, failure: Failed, now: float) -> None:
         """Asking upstream failed, or has taken so long that a stale answer went out.
@@ -245,11 +283,11 @@ class Cache:
         long as it was promised to be, and a server that denies a name only because it lacks AAAA (RFC 4074 section 4.2)
         must not hide it.
         """
-        entry = self._answers.get(key)
+        entry = self._read(key)
         if entry is not None and now < entry.expires:
             return key, entry
         name_key = _name_key(ask)
-        for each, kept in ((name_key, self._answers.get(name_key)), (key, entry)):
+        for each, kept in ((name_key, self._read(name_key)), (key, entry)):
             if kept is None:
                 continue
             if now < kept.expires + self.limits.serve_stale:
@@ -368,9 +406,12 @@ def _odd_ad(ask: Ask, message: bytes) -> int:
     return _ANY_AD if ask.flags & AD else AD
 
 
-def _size(key: bytes, entry: _Entry) -> int:
-    """Octets of memory."""
-    message, body = entry.hit[:2]
+def _size(key: bytes, entry: _Entry | _Unread) -> int:
+    """Octets of memory; of what is unread as if it were not."""
+    if type(entry) is _Unread:
+        message, body = entry.message, entry.body
+    else:
+        message, body = entry.hit[:2]
     return CACHE_ENTRY_BYTES + len(key) + len(message) + CACHE_RECORD_BYTES * len(body.fixed)
 
 

@@ -13,7 +13,7 @@ import dns.rrset
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshdns import names, wire
-from meshdns.agent.cache import Cache, Hit
+from meshdns.agent.cache import Cache, Hit, Kept
 from meshdns.agent.lifetimes import Limits
 from meshdns.agent.steps import Failed
 from meshdns.wire import RD, Ask
@@ -69,7 +69,12 @@ class CacheCase(SynchronousTestCase):
 
     def put(self, asked: Ask, *answer: str, at: float = 0.0, **said: Any) -> bool:
         message = reply(asked, *answer, **said)
-        return self.cache.put(asked, message, wire.body(message), at)
+        self.cache.put(asked, message, wire.body(message), at)
+        return self.has(asked, at)
+
+    def has(self, asked: Ask, at: float) -> bool:
+        """Whether there is an answer, for which nothing is counted."""
+        return isinstance(self.cache.glance(asked, at), Kept)
 
     def ages(self, asked: Ask, *times: float) -> list[list[int] | None]:
         """The TTLs of the fresh answers at these times, None where there is none."""
