@@ -11,6 +11,11 @@ SEARCH_TTL = 30  # of the CNAME to where a search ended: an earlier step may com
 CHAIN_RECORDS = 32  # records in front of a name that a chain of CNAMEs leads to; more is a circle through the mesh
 PROBE_ZONE = "loop.meshdns.example"  # names below it are our own questions coming back, a forwarding loop
 
+FOREIGN_PARENTS = 4096  # domains whose names are known to be an upstream's; a look costs microseconds
+
+# shortway.py
+PLAIN_OPTS = 64  # OPT records without options that are remembered: sizes and DO of the clients' resolvers
+
 # lookups.py
 STALE_PATIENCE = 1.8  # a client waits so long before it gets an expired answer (RFC 8767 section 5)
 

@@ -188,38 +188,38 @@ def relay(query: Query, message: bytes, limit: int, body: Body | None = None) ->
     The id, the question's case, RD, CD, RA and AA are patched; OPT is dropped, added or made ours; what does not fit
     into `limit` octets is cut record by record, with TC set. `body` is where its records stand, where that is known.
     """
-    fixed, end, opt = body or wire.body(message)
-    if opt:
-        if fixed[-1] != opt + 1:
-            return _relay_rebuilt(query, message, opt, limit)
-        end = opt
-    high = message[2] & 0xFA | query.flags >> 8 & 0x01  # not AA; RD as asked
-    low = message[3] & 0xEF | 0x80 | query.flags & 0x10  # RA; CD as asked
-    ours = _our_opt(query.edns, message, opt) if query.edns else b""
+    body = body or wire.body(message)
+    if body.opt and body.fixed[-1] != body.opt + 1:
+        return _relay_rebuilt(query, message, body.opt, limit)
+    return dress(query.id.to_bytes(2), query.flags, query.question, query.edns, message, limit, body)
+
+
+def dress(
+    query_id: bytes, flags: int, question: bytes, edns: Edns | None, message: bytes, limit: int, body: Body
+) -> bytes:
+    """`relay` for a query known by its parts, and a reply in which OPT is the last record, if it is there."""
+    fixed, end, opt = body
+    end = opt or end
+    high = message[2] & 0xFA | flags >> 8 & 0x01  # not AA; RD as asked
+    low = message[3] & 0xEF | 0x80 | flags & 0x10  # RA; CD as asked
+    ours = _our_opt(edns, message, opt) if edns is not None else b""
     counts = message[4:10]
-    additional = (message[10] << 8 | message[11]) - bool(opt)
+    additional = (message[10] << 8 | message[11]) - (1 if opt else 0)
     if end + len(ours) > limit:
         high |= 0x02
         end, counts, additional = _cut(message, fixed[:-1] if opt else fixed, limit - len(ours))
-    additional += bool(ours)
-    head = bytes((query.id >> 8, query.id & 0xFF, high, low))
-    return b"".join(
-        (
-            head,
-            counts,
-            bytes((additional >> 8, additional & 0xFF)),
-            query.question,
-            message[12 + len(query.question) : end],
-            ours,
-        )
-    )
+    if ours:
+        additional += 1
+    head = bytes((high, low))
+    return b"".join((query_id, head, counts, additional.to_bytes(2), question, message[12 + len(question) : end], ours))
 
 
 def _our_opt(client: Edns, message: bytes, opt: int) -> bytes:
     """The OPT record of a relayed answer: our size, the client's DO, the upstream's options and upper rcode bits."""
     if not opt:
         return wire.opt_record(UDP_SIZE, 0, client.do, b"")
-    return wire.opt_record(UDP_SIZE, message[opt + 5], client.do, wire.edns_at(message, opt).options)
+    options = message[opt + 11 : opt + 11 + (message[opt + 9] << 8 | message[opt + 10])]
+    return wire.opt_record(UDP_SIZE, message[opt + 5], client.do, options)
 
 
 def _cut(message: bytes, fixed: list[int], room: int) -> tuple[int, bytes, int]:

@@ -111,6 +111,16 @@ class Authority:
             return Found("D6", f"is the host {entry.host} of the table", Kind.HOST, entry.name, entry)
         return self._alias(name) or self._special.get(name) or self._service(name) or self._wildcard(name)
 
+    def is_claimed(self, name: bytes) -> bool:
+        """Whether a host, an alias or a name that a zone has of itself may stand at just this name. Quick, and says no only
+        where `locate` finds nothing but wildcards and services."""
+        hosts, front = self._hosts, name[:-1]
+        first, second, third = self._alias_ends
+        return (
+            name in hosts or front + first in hosts or front + second in hosts or front + third in hosts
+            or name in self._special or name in self._nonterminals
+        )  # fmt: skip
+
     def nonterminal(self, name: bytes) -> Found | None:
         """An empty non-terminal of a mesh zone: names exist below it, so it exists too (rule D9, RFC 8020)."""
         if name in self._nonterminals:

@@ -408,7 +408,7 @@ def _odd_ad(ask: Ask, message: bytes) -> int:
 
 def _size(key: bytes, entry: _Entry | _Unread) -> int:
     """Octets of memory; of what is unread as if it were not."""
-    if type(entry) is _Unread:
+    if isinstance(entry, _Unread):
         message, body = entry.message, entry.body
     else:
         message, body = entry.hit[:2]

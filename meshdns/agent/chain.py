@@ -19,7 +19,7 @@ def trim(message: bytes, body: Body, behind: int) -> tuple[bytes, Body]:
 
     Raises wire.Malformed where a name inside RDATA makes no sense. Most messages pass unchanged and unparsed.
     """
-    if _is_plain(message, body, behind):
+    if is_plain(message, body, behind):
         return message, body
     sections = messages.records(message)
     kept = _belonging(sections.answer, message)
@@ -29,7 +29,7 @@ def trim(message: bytes, body: Body, behind: int) -> tuple[bytes, Body]:
     return message, wire.body(message)
 
 
-def _is_plain(message: bytes, body: Body, behind: int) -> bool:
+def is_plain(message: bytes, body: Body, behind: int) -> bool:
     """Whether every answer record stands at the question's own name, and has its type or signs it."""
     asked = message[behind - 4 : behind - 2]
     for position in body.fixed[: message[6] << 8 | message[7]]:

@@ -48,6 +48,17 @@ class Answer(Protocol):
     def __call__(self, packet: bytes, /, *, tcp: bool, now: float, done: Done) -> bool: ...
 
 
+class TakeShort(Protocol):
+    """The short way, as a door sees it: the door is given the answer, now or later; False: it takes no such packet."""
+
+    def __call__(self, packet: bytes, address: Address, door: "UdpProtocol", now: float, /) -> bool: ...
+
+
+def take_none(packet: bytes, address: Address, door: "UdpProtocol", now: float) -> bool:
+    """No short way."""
+    return False
+
+
 class Access(Protocol):
     """Who may ask, as a door sees it: `known` holds the sources asked about lately."""
 
@@ -80,13 +91,16 @@ class Front:
                 done = partial(self._tell, packet, source, transport, now, done)
             answering = self._answer(packet, tcp=transport == "tcp", now=now, done=done)
         except Exception:
-            # A bug of ours must neither stop the door nor reach the next client.
-            _log.failure("please report this bug: a packet from {source}: {packet}", source=source, packet=packet.hex())
-            self._less("bug")
+            self.bug(packet, source)
             return False
         if not answering:
             self._less("not-a-query")
         return answering
+
+    def bug(self, packet: bytes, source: str) -> None:
+        """A bug of ours must neither stop the door nor reach the next client. To be called where it is caught."""
+        _log.failure("please report this bug: a packet from {source}: {packet}", source=source, packet=packet.hex())
+        self._less("bug")
 
     def idle(self) -> Deferred[None]:
         """Fires when no answer is to come any more."""
@@ -96,8 +110,12 @@ class Front:
         return self._idle
 
     def _done(self, transport: str, started: float, send: Send, answered: Answered) -> None:
-        self._ledger.answered(transport, answered, self._clock() - started)
+        self.settle(transport, started, answered)
         send(answered.message)
+
+    def settle(self, transport: str, started: float, answered: Answered) -> None:
+        """Count an answer that is about to leave."""
+        self._ledger.answered(transport, answered, self._clock() - started)
         self._less()
 
     def _tell(self, packet: bytes, source: str, transport: str, started: float, done: Done, answered: Answered) -> None:
@@ -157,6 +175,25 @@ class UdpProtocol(dns.DNSDatagramProtocol):
     def datagramReceived(self, data: bytes, addr: Address) -> None:
         self._front.take(data, addr[0], "udp", partial(self._send, addr))
 
+    # from the port and the short way
+
+    def take_short(self, take: TakeShort, packet: bytes, address: Address, now: float) -> None:
+        """A packet of a client that may ask, by the short way if it is plain."""
+        front = self._front
+        front.pending += 1
+        try:
+            taken = take(packet, address, self, now)
+        except Exception:
+            front.bug(packet, address[0])
+            return
+        if not taken:
+            front.pending -= 1
+            self.datagramReceived(packet, address)
+
+    def give(self, address: Address, came: float, answered: Answered) -> None:
+        self._front.settle("udp", came, answered)
+        self._send(address, answered.message)
+
     def _send(self, address: Address, message: bytes) -> None:
         self._outbox.append((message, address))
         if not self._batch.is_open:
@@ -182,7 +219,7 @@ class UdpPort(udp.Port):
 
     def __init__(
         self, port: int, protocol: UdpProtocol, interface: str, reactor: Any, packed: PackedAnswers, access: Access,
-        ledger: Ledger, clock: Callable[[], float], batch: Batch,
+        ledger: Ledger, clock: Callable[[], float], batch: Batch, take: TakeShort,
     ) -> None:  # fmt: skip
         super().__init__(port, protocol, interface, UDP_DATAGRAM, reactor)
         self._packed = packed.known
@@ -191,6 +228,7 @@ class UdpPort(udp.Port):
         self._clock = clock
         self._untimed = 0
         self._batch = batch
+        self.take = take
 
     def createInternetSocket(self) -> socket.socket:
         stock = _own_socket(super().createInternetSocket())
@@ -206,6 +244,7 @@ class UdpPort(udp.Port):
 
     def _read(self) -> None:
         receive, send, packed, allowed = self.socket.recvfrom, self.socket.sendto, self._packed, self._allowed
+        take_short = self.protocol.take_short
         now = self._clock()  # for the whole batch, which takes a millisecond or two
         for _ in range(UDP_READS):
             try:
@@ -213,8 +252,11 @@ class UdpPort(udp.Port):
             except OSError:  # nothing more to read, or a client's port is closed
                 return
             known = packed.get(packet[2:])
-            if known is None or now >= known.until or not allowed.get(address[0]):
+            if not allowed.get(address[0]):
                 self.protocol.datagramReceived(packet, address)
+                continue
+            if known is None or now >= known.until:
+                take_short(self.take, packet, address, now)
                 continue
             known.hits += 1
             self._untimed += 1
@@ -358,6 +400,7 @@ class Doors:
         reactor: Any,
         clock: Callable[[], float],
         batch: Batch | None = None,
+        take_short: TakeShort = take_none,
     ) -> None:
         """`clock` is monotonic, in seconds; `batch` is shared with the upstream side."""
         self._front = Front(answer, access, ledger, clock)
@@ -365,6 +408,7 @@ class Doors:
         self._reactor = reactor
         self._clock = clock
         self._batch = batch or Batch()
+        self._take_short = take_short
         self._open: dict[Address, tuple[UdpPort, TcpPort]] = {}
 
     def listen(self, addresses: Iterable[Address]) -> None:
@@ -398,16 +442,19 @@ class Doors:
             self._shut(address)
 
     def tell_queries(self, wanted: bool) -> None:
-        """Whether to log each query; no answer is kept packed then, since those pass without a word."""
+        """Whether to log each query; no answer is kept packed then, nor is there a short way: those pass without a word."""
         self._front.tells = wanted
         self._packed.enabled = not wanted
         self._packed.forget()
+        for datagrams, _ in self._open.values():
+            datagrams.take = take_none if wanted else self._take_short
 
     def _door(self, host: str, port: int) -> tuple[UdpPort, TcpPort]:
         protocol = UdpProtocol(self._front, self._ledger, self._reactor, self._batch)
         datagrams = UdpPort(
-            port, protocol, host, self._reactor, self._packed, self._access, self._ledger, self._clock, self._batch
-        )
+            port, protocol, host, self._reactor, self._packed, self._access, self._ledger, self._clock, self._batch,
+            take_none if self._front.tells else self._take_short,
+        )  # fmt: skip
         streams = TcpPort(port, TcpFactory(self._front, self._reactor), TCP_BACKLOG, host, self._reactor)
         datagrams.startListening()
         try:

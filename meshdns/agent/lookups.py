@@ -79,12 +79,12 @@ class Lookups:
             ask = ask._replace(options=_passing(ask.options))
         kept = self.cache.look_up(ask, now)
         if kept is None:
-            self._ask_upstream(ask, partial(self._heard, ask, done))
+            self._ask_upstream(ask, partial(self.heard, ask, done))
         elif isinstance(kept, Failed):
             done(attrs.evolve(kept, cached=True), now)
         elif not kept.stale:
             if kept.refresh:
-                self._ask_upstream(ask, partial(self._heard, ask, None))
+                self._ask_upstream(ask, partial(self.heard, ask, None))
             done(Word(kept.message, kept.body, "cache", kept.until), now)
         elif not kept.refresh:
             done(Word(kept.message, kept.body, "stale"), now)
@@ -96,7 +96,8 @@ class Lookups:
                     STALE_PATIENCE, partial(self._out_of_patience, waiting, now + STALE_PATIENCE)
                 )
 
-    def _heard(self, ask: Ask, done: Said | None, result: Reply | Failed, now: float) -> None:
+    def heard(self, ask: Ask, done: Said | None, result: Reply | Failed, now: float) -> None:
+        """What an upstream said, trimmed and kept, is the word for `done`."""
         word = self._keep(ask, result, now)
         if done is not None:
             done(word, now)

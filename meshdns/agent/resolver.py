@@ -21,13 +21,14 @@ from meshdns.agent.packed import Packed, PackedAnswers
 from meshdns.agent.pursuit import End, Pursuit
 from meshdns.agent.search import Search, Walk
 from meshdns.agent.special import Special
-from meshdns.agent.steps import Failed
-from meshdns.defaults import CHAIN_RECORDS, PACKED_TURNS, PROBE_ZONE, SEARCH_TTL
+from meshdns.agent.steps import Failed, Result
+from meshdns.defaults import CHAIN_RECORDS, FOREIGN_PARENTS, PACKED_TURNS, PROBE_ZONE, SEARCH_TTL
 from meshdns.messages import Record, Sections
 from meshdns.table import Table
-from meshdns.wire import Query
+from meshdns.wire import Ask, Query
 
 _PROBES = names.parse(PROBE_ZONE)
+_REVERSE = (names.parse("in-addr.arpa"), names.parse("ip6.arpa"))  # an address may be the mesh's
 _VERSION_NAMES = frozenset({names.parse("version.bind"), names.parse("version.server")})
 _TRANSFERS = frozenset({wire.AXFR, wire.IXFR})
 _LEADING = frozenset({b"\x00\x05", b"\x00\x27"})  # CNAME, DNAME
@@ -119,6 +120,7 @@ class Resolver:
         ttl = place.ttl if place.ttl is not None else table.ttl if table else 0
         self._answers = Answers(self.authority, ttl=ttl, serial=self.serial)
         self._turns.clear()
+        self._foreign: dict[bytes, bool] = {}  # by parent
         self.packed.forget()
 
     # A packet's way
@@ -151,6 +153,32 @@ class Resolver:
                 self._pack(packet, query, limit, said, message, decision.found)
             done(Answered(message, "mesh", query.type, said.rcode))
         return True
+
+    def resume(self, packet: bytes, ask: Ask, result: Result, now: float, done: Done) -> None:
+        """Go on with an upstream's result for a packet that took the short way, where `answer` would be with it."""
+        query = wire.read_query(packet)
+        assert isinstance(query, Query)  # the short way is for no others
+        client = _Client(query, query.limit(self.place.udp_max), done)
+        self.lookups.heard(ask, partial(self._give, client, []), result, now)
+
+    def is_foreign(self, name: bytes) -> bool:
+        """Whether a name is surely an upstream's; False: `decide` must look. Mostly its parent tells, which is remembered."""
+        parent = name[1 + name[0] :]
+        foreign = self._foreign.get(parent)
+        if foreign is None:
+            if len(self._foreign) >= FOREIGN_PARENTS:
+                self._foreign.clear()
+            foreign = self._foreign[parent] = self._is_foreign_below(parent)
+        return foreign and not self.authority.is_claimed(name)
+
+    def _is_foreign_below(self, parent: bytes) -> bool:
+        """Whether the mesh, the search list and special uses claim no name right below this one, but for whole names."""
+        child = b"\x01x" + parent
+        if parent == names.ROOT or parent.endswith(_REVERSE) or len(child) > names.MAX_NAME:
+            return False
+        if child.endswith(_PROBES) or self._special.concerns(child) or self._search.candidates(child) is not None:
+            return False
+        return self.decide(child, wire.A) is _THEIRS
 
     def _said(self, decision: Decision, query: Query) -> Answer | None:
         """What the mesh says, None when the question is for an upstream."""

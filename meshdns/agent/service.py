@@ -28,6 +28,7 @@ from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.routes import Routes
 from meshdns.agent.secure import Secure
 from meshdns.agent.servers import Options as UpstreamOptions
+from meshdns.agent.shortway import ShortWay
 from meshdns.agent.special import Special
 from meshdns.agent.status import Facts, StatusPage
 from meshdns.agent.steps import Result
@@ -102,8 +103,9 @@ class AgentService(Service):
         self._resolver = Resolver(_place(config, self._conf), self._lookups, self._routes.is_own_probe, self._special)
         self._ledger = Ledger(self._resolver.packed)
         self._access = Access(config.allow, clock)
+        short = ShortWay(self._resolver, self._routes.ask, clock)
         self._doors = Doors(
-            self._resolver.answer, self._resolver.packed, self._access, self._ledger, reactor, clock, batch
+            self._resolver.answer, self._resolver.packed, self._access, self._ledger, reactor, clock, batch, short.take
         )
         self._doors.tell_queries(config.log.queries)
         self._table = self._table_file(config)

@@ -30,6 +30,10 @@ class Special:
         """Other domains are forwarded from now on."""
         self._forwarded = frozenset(forwarded)
 
+    def concerns(self, name: bytes) -> bool:
+        """Whether a lower-case wire name may be one of special use; mostly not, which is told at once."""
+        return name.endswith(_ALL)
+
     def say(self, name: bytes, qtype: int) -> Answer | None:
         """What is to be said to a question for a lower-case wire name."""
         if not name.endswith(_ALL):  # as bytes: most names end in none of them, which is told at once
