@@ -7,6 +7,7 @@ bytes (`relay`), or taken apart into records where other records must stand in f
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from meshdns import wire
@@ -200,18 +201,20 @@ def dress(
     """`relay` for a query known by its parts, and a reply in which OPT is the last record, if it is there."""
     fixed, end, opt = body
     end = opt or end
-    high = message[2] & 0xFA | flags >> 8 & 0x01  # not AA; RD as asked
-    low = message[3] & 0xEF | 0x80 | flags & 0x10  # RA; CD as asked
     ours = _our_opt(edns, message, opt) if edns is not None else b""
-    counts = message[4:10]
-    additional = (message[10] << 8 | message[11]) - (1 if opt else 0)
+    head = _dressed_head(message[2:12], flags & (wire.RD | wire.CD), (1 if ours else 0) - (1 if opt else 0))
     if end + len(ours) > limit:
-        high |= 0x02
         end, counts, additional = _cut(message, fixed[:-1] if opt else fixed, limit - len(ours))
-    if ours:
-        additional += 1
-    head = bytes((high, low))
-    return b"".join((query_id, head, counts, additional.to_bytes(2), question, message[12 + len(question) : end], ours))
+        head = bytes((head[0] | 0x02, head[1])) + counts + (additional + bool(ours)).to_bytes(2)
+    return query_id + head + question + message[12 + len(question) : end] + ours
+
+
+@lru_cache(256)  # nearly all are alike
+def _dressed_head(theirs: bytes, flags: int, more: int) -> bytes:
+    """An upstream's header behind the id as the client gets it: RA, not AA, RD and CD as asked, so many records more."""
+    high = theirs[0] & 0xFA | flags >> 8
+    low = theirs[1] & 0xEF | 0x80 | flags & 0x10
+    return bytes((high, low)) + theirs[2:8] + ((theirs[8] << 8 | theirs[9]) + more).to_bytes(2)
 
 
 def _our_opt(client: Edns, message: bytes, opt: int) -> bytes:

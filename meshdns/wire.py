@@ -43,9 +43,15 @@ _FIXED = struct.Struct("!HHIH")  # a record's type, class, TTL and RDATA length
 
 # Far more EDNS options than any client sends; a flood of them must not buy CPU (CVE-2026-41292).
 _MAX_OPTIONS = 64
+_NAME_BITS = (1 << 8 * names.MAX_NAME + 32) - (1 << 32)  # of a question those of its name
 _LETTERS = bytes(0x20 if 0x61 <= octet <= 0x7A else 0 for octet in range(256))
 # The lengths that RDATA of the address types must have: a short one would be read past its end further on.
 _ADDRESS_LENGTH = {A: 4, AAAA: 16}
+# Of plain replies: the header's flags and counts; a record's owner, type and RDATA length; the same of OPT.
+_PLAIN_HEAD = struct.Struct("!Bx4H")
+_PLAIN_RECORD = struct.Struct("!HH6xH")
+_PLAIN_OPT = struct.Struct("!BH6xH")
+_ASKED_NAME = 0xC00C  # a pointer to the question's name
 
 
 class Edns(NamedTuple):
@@ -171,6 +177,19 @@ def _skip_labels(packet: bytes, position: int) -> int:
     return position + 1
 
 
+def is_name(octets: bytes) -> bool:
+    """Whether these octets are one whole uncompressed name."""
+    position = 0
+    try:
+        while length := octets[position]:
+            if length > names.MAX_LABEL:
+                return False
+            position += 1 + length
+    except IndexError:
+        return False
+    return position + 1 == len(octets) <= names.MAX_NAME
+
+
 def _read_edns(packet: bytes, position: int, before: int, additional: int) -> Edns | None:
     """The OPT record behind a query's question, of which there may be one and only in the additional section."""
     body = walk(packet, position, before, additional)
@@ -289,10 +308,12 @@ def spots(message: bytes) -> list[Spot]:
 
 
 def flip_case(question: bytes, bits: int) -> bytes:
-    """The question with those letters of its name in upper case that random bits choose (the 0x20 of rule D20)."""
-    name = question[:-4]
-    mask = int.from_bytes(name.translate(_LETTERS)) & bits
-    return (int.from_bytes(name) ^ mask).to_bytes(len(name)) + question[-4:]
+    """The question with those letters of its name in upper case that random bits choose (the 0x20 of rule D20).
+
+    The last 32 bits would be for type and class, and are not looked at.
+    """
+    mask = int.from_bytes(question.translate(_LETTERS)) & bits & _NAME_BITS
+    return (int.from_bytes(question) ^ mask).to_bytes(len(question))
 
 
 def upstream_query(ask: Ask, query_id: int, question: bytes, udp_size: int | None) -> bytes:
@@ -339,6 +360,35 @@ def read_reply(message: bytes, question: bytes) -> Body | str:
     except Malformed:
         return "malformed"
     return read
+
+
+def read_plain(message: bytes, question: bytes) -> Body | None:
+    """As `read_reply`, for replies of the plainest form only: answer records of the question's own name and type, then nothing
+    but perhaps OPT without options. None: it is another, or none that fits."""
+    position = 12 + len(question)
+    high, one, answers, authorities, additional = _PLAIN_HEAD.unpack_from(message, 2)
+    if message[12:position] != question or high & 0xF8 != 0x80 or one != 1 or authorities or additional > 1:
+        return None
+    kind = question[-4] << 8 | question[-3]
+    length = _ADDRESS_LENGTH.get(kind)
+    read, fixed = _PLAIN_RECORD.unpack_from, []
+    try:
+        while answers:
+            owner, rtype, octets = read(message, position)
+            if owner != _ASKED_NAME or rtype != kind or (length is not None and octets != length):
+                return None
+            fixed.append(position + 2)
+            position += 12 + octets
+            answers -= 1
+        if not additional:
+            return Body(fixed, position, 0) if position <= len(message) else None
+        root, rtype, octets = _PLAIN_OPT.unpack_from(message, position)
+    except struct.error:
+        return None
+    if root or rtype != OPT or octets:
+        return None
+    fixed.append(position + 1)
+    return Body(fixed, position + 11, position)
 
 
 def is_truncated(message: bytes) -> bool:

@@ -55,6 +55,7 @@ class Authority:
         services = _SVC + domain
         self._alias_ends = (names.parse(namespace)[:-1] + services, services, domain)
         self._hosts: dict[bytes, Entry] = {}
+        self._parents: set[bytes] = set()  # of hosts: few, however many hosts there are
         self._wildcards: dict[bytes, Entry] = {}
         self._nonterminals: set[bytes] = set()
         self._pointers: dict[bytes, Entry] = {}
@@ -79,6 +80,7 @@ class Authority:
             self._wildcards[entry.name] = entry
         else:
             self._hosts[entry.name] = entry
+            self._parents.add(names.parent(entry.name))
             for address in entry.v4 + entry.v6:
                 held = self._pointers.get(address)
                 if held is None or _pointer_rank(entry) < _pointer_rank(held):
@@ -120,6 +122,13 @@ class Authority:
             name in hosts or front + first in hosts or front + second in hosts or front + third in hosts
             or name in self._special or name in self._nonterminals
         )  # fmt: skip
+
+    def is_parent(self, name: bytes) -> bool:
+        """Whether hosts, short forms of hosts or names that a zone has of itself may stand right below a name."""
+        parents, front = self._parents, name[:-1]
+        if name in parents or any(front + end in parents for end in self._alias_ends):
+            return True
+        return any(names.parent(zone) == name for zone in self.zones)
 
     def nonterminal(self, name: bytes) -> Found | None:
         """An empty non-terminal of a mesh zone: names exist below it, so it exists too (rule D9, RFC 8020)."""

@@ -69,6 +69,7 @@ class _Entry:
     """An answer kept. Times are of the caller's clock."""
 
     hit: Hit  # as it was given last
+    octets: int  # of memory
     began: float
     expires: float
     stale_ttl: int
@@ -86,6 +87,7 @@ class _Unread(NamedTuple):
     message: bytes
     body: Body
     came: float
+    octets: int  # of memory
 
 
 class Cache:
@@ -97,7 +99,7 @@ class Cache:
         self.stale = 0  # expired answers found, given or held in readiness
         self.misses = 0
         self.prefetches = 0
-        self._answers = Shelf[_Entry | _Unread](_size)
+        self._answers = Shelf[_Entry | _Unread]()
         self._used = self._answers.used
         self._idle = self._answers.idle
         self._failures: OrderedDict[bytes, tuple[Failed, float]] = OrderedDict()  # and when; the last one newest
@@ -188,28 +190,29 @@ class Cache:
         self.misses += failure is None
         return failure
 
-    def lacks(self, ask: Ask) -> bool:
-        """Whether nothing at all is kept that could concern a question without options; if so it counts as looked up."""
-        question = ask.question
-        marks = _MARKS[ask.flags & _APART]
-        key, name_key = question + marks, question[:-4] + question[-2:] + marks
-        used, idle = self._used, self._idle
-        if self._failures or key in used or key in idle or name_key in used or name_key in idle:
-            return False
-        self.misses += 1
-        return True
+    def lacks(self, keys: tuple[bytes, bytes]) -> bool:
+        """Whether nothing at all is kept that could concern the question with these `keys_of`. Nothing is counted."""
+        return not self._failures and self._is_new(*keys)
 
     def put(self, ask: Ask, message: bytes, body: Body, now: float) -> None:
         """Keep an upstream's reply, checked by `wire.read_reply`, its answer section nothing but the chain from the question
         (rule D24). What it proves outdated is not kept from then on."""
-        if not self.limits.max_bytes or ask.options or not ask.flags & RD:
+        if not ask.options and ask.flags & RD:
+            self.put_at(keys_of(ask), ask, message, body, now)
+
+    def put_at(self, keys: tuple[bytes, bytes], ask: Ask, message: bytes, body: Body, now: float) -> None:
+        """`put` for an ask with RD, without options, and with these `keys_of`."""
+        room = self.limits.max_bytes
+        if not room:
             return
-        key, name_key = _key(ask), _name_key(ask)
         # An answer that can push out none and deny no name is kept unread.
-        if message[3] & 0x0F or message[6:8] == b"\x00\x00" or self._failures or not self._is_new(key, name_key):
+        if message[3] & 0x0F or not (message[6] or message[7]) or not self.lacks(keys):
             self._judge(ask, message, body, now)
-        else:
-            self._keep(key, _Unread(ask, message, body, now), False)
+            return
+        key = keys[0]
+        octets = CACHE_ENTRY_BYTES + len(key) + len(message) + CACHE_RECORD_BYTES * len(body.fixed)
+        if octets <= room * CACHE_LARGEST_PART:
+            self._answers.put(key, _Unread(ask, message, body, now, octets), False, room - self._failure_bytes)
 
     def _judge(self, ask: Ask, message: bytes, body: Body, now: float) -> None:
         """Keep a reply for as long as it is worth."""
@@ -228,24 +231,22 @@ class Cache:
             return
         entry = _Entry(
             hit=Hit(*form, False, False),
+            octets=CACHE_ENTRY_BYTES + len(key) + len(form[0]) + CACHE_RECORD_BYTES * len(form[1].fixed),
             began=now,
             expires=now + value.seconds,
             stale_ttl=min(CACHE_STALE_TTL, value.smallest, value.cap),
             odd_ad=_odd_ad(ask, message),
             asked=0 if any(type(each) is _Entry and each.prefetched and now < each.expires for each in old) else 1,
         )
-        self._keep(name_key if value.no_name else key, entry, used)
-
-    def _keep(self, key: bytes, entry: _Entry | _Unread, used: bool) -> None:
-        if _size(key, entry) <= self.limits.max_bytes * CACHE_LARGEST_PART:
-            self._answers.put(key, entry, used, self._room)
+        if entry.octets <= self.limits.max_bytes * CACHE_LARGEST_PART:
+            self._answers.put(name_key if value.no_name else key, entry, used, self._room)
 
     def _read(self, key: bytes) -> _Entry | None:
         """What is kept under a key, judged now if it was not yet."""
         kept = self._answers.get(key)
         if type(kept) is _Unread:
             self._answers.pop(key)
-            self._judge(*kept)
+            self._judge(*kept[:4])
             kept = self._answers.get(key)
         return kept if type(kept) is _Entry else None
 
@@ -378,14 +379,23 @@ class Cache:
             self._failure_bytes -= _failure_size(key, kept[0])
 
 
+def keys_of(ask: Ask) -> tuple[bytes, bytes]:
+    """Name, type, class, DO and CD (rule D25), and the same for all types of the name.
+
+    A name says where it ends, so that no two questions have one key.
+    """
+    question, marks = ask.question, ask.flags & _APART
+    if marks:
+        return question + _MARKS[marks], question[:-4] + question[-2:] + _MARKS[marks]
+    return question, question[:-4] + question[-2:]
+
+
 def _key(ask: Ask) -> bytes:
-    """Name, type, class, DO and CD (rule D25). A name says where it ends, so that no two questions have one key."""
-    return ask.question + _MARKS[ask.flags & _APART]
+    return keys_of(ask)[0]
 
 
 def _name_key(ask: Ask) -> bytes:
-    """The same for all types of the name."""
-    return ask.question[:-4] + ask.question[-2:] + _MARKS[ask.flags & _APART]
+    return keys_of(ask)[1]
 
 
 def _name(key: bytes) -> bytes:
@@ -404,15 +414,6 @@ def _odd_ad(ask: Ask, message: bytes) -> int:
     if message[3] & AD:
         return 0
     return _ANY_AD if ask.flags & AD else AD
-
-
-def _size(key: bytes, entry: _Entry | _Unread) -> int:
-    """Octets of memory; of what is unread as if it were not."""
-    if isinstance(entry, _Unread):
-        message, body = entry.message, entry.body
-    else:
-        message, body = entry.hit[:2]
-    return CACHE_ENTRY_BYTES + len(key) + len(message) + CACHE_RECORD_BYTES * len(body.fixed)
 
 
 def _failure_size(key: bytes, failure: Failed) -> int:

@@ -77,6 +77,7 @@ class Front:
         self._clock = clock
         self.pending = 0  # packets whose answer is still to come
         self.tells = False  # whether each query is logged
+        self.ends = False  # whether somebody waits for the last answer
         self._idle: Deferred[None] | None = None
 
     def take(self, packet: bytes, source: str, transport: str, send: Send) -> bool:
@@ -94,19 +95,18 @@ class Front:
             self.bug(packet, source)
             return False
         if not answering:
-            self._less("not-a-query")
+            self.less("not-a-query")
         return answering
 
     def bug(self, packet: bytes, source: str) -> None:
         """A bug of ours must neither stop the door nor reach the next client. To be called where it is caught."""
         _log.failure("please report this bug: a packet from {source}: {packet}", source=source, packet=packet.hex())
-        self._less("bug")
+        self.less("bug")
 
     def idle(self) -> Deferred[None]:
         """Fires when no answer is to come any more."""
-        self._idle = Deferred()
-        if not self.pending:
-            self._idle.callback(None)
+        self._idle, self.ends = Deferred(), True
+        self.look()
         return self._idle
 
     def _done(self, transport: str, started: float, send: Send, answered: Answered) -> None:
@@ -116,7 +116,7 @@ class Front:
     def settle(self, transport: str, started: float, answered: Answered) -> None:
         """Count an answer that is about to leave."""
         self._ledger.answered(transport, answered, self._clock() - started)
-        self._less()
+        self.less()
 
     def _tell(self, packet: bytes, source: str, transport: str, started: float, done: Done, answered: Answered) -> None:
         """Log one query with its answer, for `log.queries`."""
@@ -131,10 +131,15 @@ class Front:
         )  # fmt: skip
         done(answered)
 
-    def _less(self, dropped: str = "") -> None:
+    def less(self, dropped: str = "") -> None:
         if dropped:
             self._ledger.drop(dropped)
         self.pending -= 1
+        if self.ends:
+            self.look()
+
+    def look(self) -> None:
+        """Whether the last answer that was to come has come."""
         if self._idle and not self.pending and not self._idle.called:
             self._idle.callback(None)
 
@@ -175,24 +180,21 @@ class UdpProtocol(dns.DNSDatagramProtocol):
     def datagramReceived(self, data: bytes, addr: Address) -> None:
         self._front.take(data, addr[0], "udp", partial(self._send, addr))
 
-    # from the port and the short way
-
-    def take_short(self, take: TakeShort, packet: bytes, address: Address, now: float) -> None:
-        """A packet of a client that may ask, by the short way if it is plain."""
-        front = self._front
-        front.pending += 1
-        try:
-            taken = take(packet, address, self, now)
-        except Exception:
-            front.bug(packet, address[0])
-            return
-        if not taken:
-            front.pending -= 1
-            self.datagramReceived(packet, address)
+    # from the short way
 
     def give(self, address: Address, came: float, answered: Answered) -> None:
         self._front.settle("udp", came, answered)
         self._send(address, answered.message)
+
+    def give_relayed(self, address: Address, message: bytes, qtype: int, seconds: float) -> None:
+        self._ledger.relayed(qtype, message[3] & 0x0F, seconds)
+        front = self._front
+        front.pending -= 1
+        if front.ends:
+            front.look()
+        self._outbox.append((message, address))
+        if not self._batch.is_open:
+            self._flush()
 
     def _send(self, address: Address, message: bytes) -> None:
         self._outbox.append((message, address))
@@ -219,7 +221,7 @@ class UdpPort(udp.Port):
 
     def __init__(
         self, port: int, protocol: UdpProtocol, interface: str, reactor: Any, packed: PackedAnswers, access: Access,
-        ledger: Ledger, clock: Callable[[], float], batch: Batch, take: TakeShort,
+        front: Front, ledger: Ledger, clock: Callable[[], float], batch: Batch, take: TakeShort,
     ) -> None:  # fmt: skip
         super().__init__(port, protocol, interface, UDP_DATAGRAM, reactor)
         self._packed = packed.known
@@ -228,6 +230,7 @@ class UdpPort(udp.Port):
         self._clock = clock
         self._untimed = 0
         self._batch = batch
+        self._front = front
         self.take = take
 
     def createInternetSocket(self) -> socket.socket:
@@ -244,7 +247,7 @@ class UdpPort(udp.Port):
 
     def _read(self) -> None:
         receive, send, packed, allowed = self.socket.recvfrom, self.socket.sendto, self._packed, self._allowed
-        take_short = self.protocol.take_short
+        protocol, front, take = self.protocol, self._front, self.take
         now = self._clock()  # for the whole batch, which takes a millisecond or two
         for _ in range(UDP_READS):
             try:
@@ -256,7 +259,15 @@ class UdpPort(udp.Port):
                 self.protocol.datagramReceived(packet, address)
                 continue
             if known is None or now >= known.until:
-                take_short(self.take, packet, address, now)
+                front.pending += 1
+                try:
+                    taken = take(packet, address, protocol, now)
+                except Exception:
+                    front.bug(packet, address[0])
+                    continue
+                if not taken:
+                    front.pending -= 1
+                    protocol.datagramReceived(packet, address)
                 continue
             known.hits += 1
             self._untimed += 1
@@ -452,7 +463,7 @@ class Doors:
     def _door(self, host: str, port: int) -> tuple[UdpPort, TcpPort]:
         protocol = UdpProtocol(self._front, self._ledger, self._reactor, self._batch)
         datagrams = UdpPort(
-            port, protocol, host, self._reactor, self._packed, self._access, self._ledger, self._clock, self._batch,
+            port, protocol, host, self._reactor, self._packed, self._access, self._front, self._ledger, self._clock, self._batch,
             take_none if self._front.tells else self._take_short,
         )  # fmt: skip
         streams = TcpPort(port, TcpFactory(self._front, self._reactor), TCP_BACKLOG, host, self._reactor)

@@ -9,16 +9,31 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from meshdns.agent.attempts import Attempt, Attempts, Flight
+from meshdns.agent.attempts import Attempt, Attempts, Flight, Sole
 from meshdns.agent.probes import Probes
 from meshdns.agent.servers import CLOSED, OUTCOMES, Options, Peer, orders
 from meshdns.agent.steps import Failed, Finished, Notice, Recovered, Reply, Result, Send, Step, Steps
 from meshdns.defaults import EXPLORE_EVERY, PROBE_DEAD, PROBE_LOOP, UPSTREAM_WAITERS
 from meshdns.values import Server
-from meshdns.wire import FORMERR, NOTIMP, QR, RD, REFUSED, SERVFAIL, Ask, Body, is_truncated, rcode_text, read_reply
+from meshdns.wire import (
+    FORMERR,
+    NOTIMP,
+    QR,
+    RD,
+    REFUSED,
+    SERVFAIL,
+    TC,
+    Ask,
+    Body,
+    is_truncated,
+    rcode_text,
+    read_plain,
+    read_reply,
+)
 
 _UNREACHABLE, _NETWORK = 22, 23  # EDE codes, RFC 8914: No Reachable Authority, Network Error
 _FAILURES = frozenset({FORMERR, SERVFAIL, NOTIMP, REFUSED})  # another server may know better
+_TC = TC >> 8  # in the third octet
 _PROBE_TAIL = b"\x00\x10\x00\x01"  # TXT, IN
 
 
@@ -40,8 +55,8 @@ class Flights:
         self._stale = False  # the orders are
         self._hedges = False  # whether a slow server's question is put to the next one
         self._asked = 0
-        self._flights: dict[Ask, Flight] = {}
-        self._attempts = Attempts(random_bits)
+        self._flights: dict[Ask, Flight | Sole] = {}
+        self._attempts = Attempts(random_bits, self._unfold)
         self._probes = Probes()
 
     # from the root
@@ -77,7 +92,7 @@ class Flights:
     def abandon(self) -> Steps:
         """Fail every question; nothing is outstanding then."""
         steps: Steps = []
-        for flight in list(self._flights.values()):
+        for flight in [self._whole(flight) for flight in self._flights.values()]:
             self._finish(flight, Failed("stopped", _UNREACHABLE, "the agent is stopping"), steps)
         for attempt in self._attempts.all():
             self._attempts.close(attempt)
@@ -107,15 +122,16 @@ class Flights:
 
     def ask(self, ask: Ask, waiter: object, now: float) -> Steps:
         """A question: asked, joined to an equal one under way, or failed at once (rule D22)."""
-        flight = self._flights.get(ask)
-        if flight is not None:
+        if (sent := self.ask_alone(Sole(ask, waiter), now)) is not None:
+            return [Send(*sent)]
+        known = self._flights.get(ask)
+        if known is not None:
+            flight = self._whole(known)
             if len(flight.waiters) >= UPSTREAM_WAITERS:
                 return self._shed(waiter, f"{UPSTREAM_WAITERS} clients already wait for this answer")
             self.joined += 1
             flight.waiters.append(waiter)
             return []
-        if self._stale:
-            self._orders, self._stale = orders(self._servers, self.options), False
         if not self._orders:
             return [Finished([waiter], Failed("none", _UNREACHABLE, self._nobody()))]
         options = self.options
@@ -127,12 +143,42 @@ class Flights:
         order = self._orders[self._asked % len(self._orders)]
         flight = self._flights[ask] = Flight(ask, [waiter], now, now + options.deadline, order)
         flight.position = 1
+        steps: Steps = []
         peer = self.peers[order[0]]
-        wake = now + (min(peer.hedge, options.timeout) if self._hedges else options.timeout)
-        steps: Steps = [self._attempts.launch(flight, peer, now, wake, peer.is_stream, peer.cased, peer.edns)[1]]
+        self._launch(flight, peer, now, steps, peer.is_stream, peer.cased, peer.edns)
         if len(order) > 1:
             self._ask_others(flight, now, steps)
         return steps
+
+    def ask_alone(self, sole: Sole, now: float) -> tuple[int, int, bool, bytes] | None:
+        """The short way of `ask` for most questions: one message to one server over UDP. None: nothing was done."""
+        if self._stale:
+            self._orders, self._stale = orders(self._servers, self.options), False
+        ask, flights, every = sole.ask, self._flights, self._orders
+        if not every or ask.options or ask in flights or len(flights) >= self.options.max_inflight:
+            return None
+        turn = self._asked + 1
+        order = every[turn % len(every)]
+        peer = self.peers[order[0]]
+        if peer.is_stream or (len(order) > 1 and (turn % EXPLORE_EVERY == 0 or self.options.policy == "race")):
+            return None
+        self._asked = turn
+        flights[ask] = sole
+        sole.order = order
+        wake = now + (min(peer.hedge, self.options.timeout) if self._hedges else self.options.timeout)
+        return self._attempts.send_sole(sole, peer, now, wake)
+
+    def _unfold(self, sole: Sole) -> Attempt:
+        """The flight and the attempt that a Sole stands for, from now on in its place."""
+        flight = Flight(sole.ask, [sole.whose()], sole.sent, sole.sent + self.options.deadline, sole.order)
+        flight.position, flight.asking = 1, [sole.peer.index]
+        attempt = Attempt(flight, sole.peer, sole.key, sole.question, sole.cased, sole.edns, sole.sent, sole.wake)
+        self._flights[sole.ask] = flight
+        self._attempts.unfolded(sole, attempt)
+        return attempt
+
+    def _whole(self, flight: Flight | Sole) -> Flight:
+        return self._unfold(flight).flight if isinstance(flight, Sole) else flight
 
     def _ask_others(self, flight: Flight, now: float, steps: Steps) -> None:
         """In a race all at once; else now and then one more, since what is never asked would be thought slow for ever."""
@@ -177,6 +223,9 @@ class Flights:
 
     def received(self, server: int, slot: int, message: bytes, now: float) -> Steps:
         """A message that arrived in a slot. What is no reply to a question sent there is counted and dropped (D24)."""
+        if (answered := self.answered_alone(server << 32 | slot << 16, message, now)) is not None:
+            sole, body, _ = answered
+            return [Finished([sole.whose()], Reply(message, sole.peer.label, now - sole.sent, body))]
         attempt = self._attempts.find(server, slot, message)
         if attempt is None:
             self.dropped["unexpected" if len(message) > 1 else "short"] += 1
@@ -193,6 +242,33 @@ class Flights:
         steps: Steps = []
         self._misfit(attempt, message, read, now, steps)
         return steps
+
+    def answered_alone(self, place: int, message: bytes, now: float) -> tuple[Sole, Body, bool] | None:
+        """The short way of `received` for the good answer to a question asked alone: the question, where the answer's records
+        stand, and whether it is plain (see `wire.read_plain`). None: nothing was done. `place` is server and slot in one number."""
+        if len(message) < 12 or message[2] & _TC or (code := message[3] & 0x0F) in _FAILURES:
+            return None
+        key = place | message[0] << 8 | message[1]
+        sole = self._attempts.outstanding.get(key)
+        if sole is None or isinstance(sole, Attempt):
+            return None
+        peer = sole.peer
+        if peer.dead or peer.misses or peer.timeouts:
+            return None
+        body: Body | str | None = read_plain(message, sole.question)
+        plain = body is not None
+        if isinstance(body := body or read_reply(message, sole.question), str):
+            return None
+        sole.over = True
+        del self._attempts.outstanding[key], self._flights[sole.ask]
+        peer.busy[place >> 16 & 0xFFFF] -= 1
+        peer.heard_at = now
+        peer.outcomes[OUTCOMES[code]] += 1
+        if peer.answered(now - sole.sent):
+            self._stale = True
+        if sole.cased:
+            peer.cased = True
+        return sole, body, plain
 
     def failed(
         self,

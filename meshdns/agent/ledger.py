@@ -38,6 +38,8 @@ class Ledger:
         self._packed = packed
         self._queries: Counter[tuple[str, int, int, str]] = Counter()
         self.durations: dict[str, Histogram] = {source: Histogram() for source in SOURCES}
+        self._upstream = self.durations["upstream"]
+        self._relayed: dict[int, int] = {}  # by type and rcode in one number
         self.dropped: Counter[str] = Counter()
 
     # from the doors
@@ -45,6 +47,14 @@ class Ledger:
     def answered(self, transport: str, answered: Answered, seconds: float) -> None:
         self._queries[transport, answered.type, answered.rcode, answered.source] += 1
         self.durations[answered.source].add(seconds)
+
+    def relayed(self, qtype: int, rcode: int, seconds: float) -> None:
+        """A plain answer of an upstream, over UDP."""
+        key = qtype << 4 | rcode
+        self._relayed[key] = self._relayed.get(key, 0) + 1
+        upstream = self._upstream
+        upstream.buckets[bisect_left(BOUNDS, seconds)] += 1
+        upstream.total += seconds
 
     def sampled(self, seconds: float, source: str = "mesh") -> None:
         """One packed answer in SAMPLE was timed."""
@@ -60,6 +70,8 @@ class Ledger:
         total: Counter[tuple[str, str, str, str]] = Counter()
         for (transport, qtype, rcode, source), count in self._queries.items():
             total[transport, _type_label(qtype), rcode_text(rcode), source] += count
+        for key, count in self._relayed.items():
+            total["udp", _type_label(key >> 4), rcode_text(key & 0x0F), "upstream"] += count
         for (qtype, rcode, source), count in self._packed.counts().items():
             total["udp", _type_label(qtype), rcode_text(rcode), source] += count
         return dict(total)

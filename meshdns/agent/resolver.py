@@ -28,6 +28,8 @@ from meshdns.table import Table
 from meshdns.wire import Ask, Query
 
 _PROBES = names.parse(PROBE_ZONE)
+_NONE, _SOME, _ALL = range(3)
+_UNDERSCORE = ord("_")
 _REVERSE = (names.parse("in-addr.arpa"), names.parse("ip6.arpa"))  # an address may be the mesh's
 _VERSION_NAMES = frozenset({names.parse("version.bind"), names.parse("version.server")})
 _TRANSFERS = frozenset({wire.AXFR, wire.IXFR})
@@ -120,7 +122,7 @@ class Resolver:
         ttl = place.ttl if place.ttl is not None else table.ttl if table else 0
         self._answers = Answers(self.authority, ttl=ttl, serial=self.serial)
         self._turns.clear()
-        self._foreign: dict[bytes, bool] = {}  # by parent
+        self._claims: dict[bytes, int] = {}  # by parent
         self.packed.forget()
 
     # A packet's way
@@ -162,23 +164,38 @@ class Resolver:
         self.lookups.heard(ask, partial(self._give, client, []), result, now)
 
     def is_foreign(self, name: bytes) -> bool:
-        """Whether a name is surely an upstream's; False: `decide` must look. Mostly its parent tells, which is remembered."""
-        parent = name[1 + name[0] :]
-        foreign = self._foreign.get(parent)
-        if foreign is None:
-            if len(self._foreign) >= FOREIGN_PARENTS:
-                self._foreign.clear()
-            foreign = self._foreign[parent] = self._is_foreign_below(parent)
-        return foreign and not self.authority.is_claimed(name)
+        """Whether these octets are a name that is surely an upstream's; False: `answer` must look.
 
-    def _is_foreign_below(self, parent: bytes) -> bool:
-        """Whether the mesh, the search list and special uses claim no name right below this one, but for whole names."""
+        Mostly the parent tells, which is remembered.
+        """
+        first = name[0]
+        parent = name[1 + first :]
+        claims = self._claims.get(parent)
+        if claims is None:
+            if len(self._claims) >= FOREIGN_PARENTS:
+                self._claims.clear()
+            claims = self._claims[parent] = self._claim(parent)
+        # A label that begins with an underscore may be a named port of whatever host.
+        if (
+            claims == _ALL
+            or first > names.MAX_LABEL
+            or not first
+            or name[1] == _UNDERSCORE
+            or len(name) > names.MAX_NAME
+        ):
+            return False
+        return claims == _NONE or not self.authority.is_claimed(name)
+
+    def _claim(self, parent: bytes) -> int:
+        """Of the names right below this one, which mesh, search list and special uses may claim: _NONE, _SOME or _ALL."""
         child = b"\x01x" + parent
-        if parent == names.ROOT or parent.endswith(_REVERSE) or len(child) > names.MAX_NAME:
-            return False
+        if not wire.is_name(parent) or parent == names.ROOT or parent.endswith(_REVERSE) or len(child) > names.MAX_NAME:
+            return _ALL
         if child.endswith(_PROBES) or self._special.concerns(child) or self._search.candidates(child) is not None:
-            return False
-        return self.decide(child, wire.A) is _THEIRS
+            return _ALL
+        if self.decide(child, wire.A) is not _THEIRS:
+            return _ALL
+        return _SOME if self.authority.is_parent(parent) else _NONE
 
     def _said(self, decision: Decision, query: Query) -> Answer | None:
         """What the mesh says, None when the question is for an upstream."""
@@ -304,6 +321,14 @@ class Resolver:
         if isinstance(word, Failed):
             source, options = "cache" if word.cached else "upstream", _why(client, word)
             return client.done(self._say(client.query, client.limit, source, Sections(), wire.SERVFAIL, options))
+        try:
+            return self._give_word(client, front, word, now, exists)
+        except wire.Malformed as problem:  # in RDATA, which nobody reads unless records must stand in front of it
+            text = f"an upstream sent a broken answer: {problem}"
+            return client.done(self._failed(client.query, client.limit, "upstream", 0, text))
+
+    def _give_word(self, client: _Client, front: list[Record], word: Word, now: float, exists: bool) -> None:
+        """`_give` for an answer. Raises wire.Malformed before anybody is told anything."""
         if (inward := self._inward(word)) is not None:
             return self._enter(client, [*front, *inward[0]], inward[1], now)
         options = _STALE if word.source == "stale" else b""

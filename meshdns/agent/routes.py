@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from meshdns import names
+from meshdns.agent.attempts import Sole
 from meshdns.agent.servers import Options
 from meshdns.agent.steps import Result
 from meshdns.values import Server
@@ -19,6 +20,7 @@ class Group(Protocol):
     """One set of servers, as Upstream has them."""
 
     def ask(self, ask: Ask, done: Callable[[Result], None]) -> None: ...
+    def ask_alone(self, sole: Sole, now: float) -> bool: ...
     def replace(self, servers: Sequence[Server], options: Options, others: int = 0) -> None: ...
     def is_own_probe(self, name: bytes) -> bool: ...
     def status(self) -> Sequence[Mapping[str, Any]]: ...
@@ -83,6 +85,11 @@ class Routes(Generic[G]):
         """Ask the servers that the question's name belongs to."""
         group = self.choose(ask.question[:-4]) if self._domains else self.main
         group.ask(ask, done)
+
+    def ask_alone(self, sole: Sole, now: float) -> bool:
+        """As `ask`, by the short way: whether it could be asked so."""
+        group = self.choose(sole.ask.question[:-4]) if self._domains else self.main
+        return group.ask_alone(sole, now)
 
     def choose(self, name: bytes) -> G:
         """The group for a lower-case wire name."""

@@ -74,6 +74,11 @@ class Peer:
         factory=lambda: dict.fromkeys((*dict.fromkeys(OUTCOMES), "truncated", "timeout", "error", "untrusted"), 0)
     )
 
+    is_stream: bool = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.is_stream = self.server.transport != "udp"
+
     @property
     def state(self) -> str:
         """`up`, `slow`, `dead` or `loop`."""
@@ -82,10 +87,6 @@ class Peer:
     @property
     def outstanding(self) -> int:
         return sum(self.busy) + self.streaming
-
-    @property
-    def is_stream(self) -> bool:
-        return self.server.transport != "udp"
 
     @property
     def was_heard(self) -> bool:

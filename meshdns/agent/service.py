@@ -103,7 +103,7 @@ class AgentService(Service):
         self._resolver = Resolver(_place(config, self._conf), self._lookups, self._routes.is_own_probe, self._special)
         self._ledger = Ledger(self._resolver.packed)
         self._access = Access(config.allow, clock)
-        short = ShortWay(self._resolver, self._routes.ask, clock)
+        short = ShortWay(self._resolver, self._routes.ask_alone, clock)
         self._doors = Doors(
             self._resolver.answer, self._resolver.packed, self._access, self._ledger, reactor, clock, batch, short.take
         )

@@ -5,24 +5,31 @@ asked for again cannot push it out; in either part the least recently used goes 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
 
 from meshdns.defaults import CACHE_USED_PART
 
-Thing = TypeVar("Thing")
+
+class Sized(Protocol):
+    """A thing and the octets of memory that it takes, always the same."""
+
+    @property
+    def octets(self) -> int: ...
+
+
+Thing = TypeVar("Thing", bound=Sized)
 
 
 class Shelf(Generic[Thing]):
-    """`size(key, thing)` gives octets of memory, always the same for a thing; `octets` is the sum of them."""
+    """`octets` is the sum of what is kept."""
 
-    def __init__(self, size: Callable[[bytes, Thing], int]) -> None:
+    def __init__(self) -> None:
         self.used: OrderedDict[bytes, Thing] = OrderedDict()  # the last one most recently
         self.octets = 0
         self.evictions = 0
         self.idle: OrderedDict[bytes, Thing] = OrderedDict()  # never used, or long ago; the last one newest
         self._used_bytes = 0
-        self._size = size
 
     def __len__(self) -> int:
         return len(self.used) + len(self.idle)
@@ -42,29 +49,29 @@ class Shelf(Generic[Thing]):
             self.used.move_to_end(key)
             return
         thing = self.used[key] = self.idle.pop(key)
-        self._used_bytes += self._size(key, thing)
+        self._used_bytes += thing.octets
         self.shrink(limit)
 
     def put(self, key: bytes, thing: Thing, used: bool, limit: float) -> None:
         """Keep a thing under a free key, and push out others until all fits."""
-        size = self._size(key, thing)
-        self.octets += size
+        self.octets += thing.octets
         if used:
             self.used[key] = thing
-            self._used_bytes += size
+            self._used_bytes += thing.octets
         else:
             self.idle[key] = thing
-        self.shrink(limit)
+        if self.octets > limit or used:
+            self.shrink(limit)
 
     def pop(self, key: bytes) -> Thing | None:
         """Let go of what has this key."""
         thing = self.used.pop(key, None)
         if thing is not None:
-            self._used_bytes -= self._size(key, thing)
+            self._used_bytes -= thing.octets
         else:
             thing = self.idle.pop(key, None)
         if thing is not None:
-            self.octets -= self._size(key, thing)
+            self.octets -= thing.octets
         return thing
 
     def clear(self) -> None:
@@ -76,9 +83,9 @@ class Shelf(Generic[Thing]):
         """Push out until the rest fits: first what was never used, then what was longest not used."""
         while self._used_bytes > limit * CACHE_USED_PART:
             key, thing = self.used.popitem(last=False)
-            self._used_bytes -= self._size(key, thing)
+            self._used_bytes -= thing.octets
             self.idle[key] = thing
         while self.octets > limit:
-            key, thing = (self.idle or self.used).popitem(last=False)
-            self.octets -= self._size(key, thing)
+            _, thing = (self.idle or self.used).popitem(last=False)
+            self.octets -= thing.octets
             self.evictions += 1

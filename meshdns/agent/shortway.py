@@ -8,20 +8,21 @@ answers (tests/agent/test_shortway.py). It must never know sockets.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from meshdns import messages, wire
+from meshdns.agent.attempts import Sole
+from meshdns.agent.cache import keys_of
 from meshdns.agent.chain import is_plain
-from meshdns.agent.packed import PackedAnswers
 from meshdns.agent.resolver import Answered, Resolver
 from meshdns.agent.steps import Reply, Result
 from meshdns.defaults import PLAIN_OPTS
-from meshdns.wire import AD, CD, DO, RD, Ask, Edns
+from meshdns.wire import AD, CD, DO, RD, Ask, Body, Edns
 
 # Zone transfers, signatures of messages and all types at once are no plain matter.
 _ODD_TYPES = frozenset(wire.TYPES[word].to_bytes(2) for word in ("OPT", "TKEY", "TSIG", "IXFR", "AXFR", "ANY"))
 _IN = b"\x00\x01"
-_UNDERSCORE = ord("_")  # of service labels, which the mesh may have below any host
 _OPT = 11  # octets of an OPT record without options
 
 
@@ -38,46 +39,61 @@ class Door(Protocol):
     """Where a packet came in, and its answer goes out."""
 
     def give(self, address: tuple[object, ...], came: float, answered: Answered, /) -> None: ...
+    def give_relayed(self, address: tuple[object, ...], message: bytes, qtype: int, seconds: float, /) -> None: ...
 
 
-class AskUpstream(Protocol):
-    """The upstream side: `done` is called once with the result."""
+class AskAlone(Protocol):
+    """The upstream side: whether a question can be asked by the short way."""
 
-    def __call__(self, ask: Ask, done: Callable[[Result], None], /) -> None: ...
+    def __call__(self, sole: Sole, now: float, /) -> bool: ...
 
 
-class Relayed:
-    """One plain question under way; called with its result."""
+class Relayed(Sole):
+    """One plain question under way: what is asked, and the client that waits."""
 
-    __slots__ = ("address", "ask", "came", "door", "edns", "end", "flags", "packet", "way")
+    __slots__ = ("address", "door", "end", "keys", "opt", "packet", "way")
 
     def __init__(
-        self, way: "ShortWay", packet: bytes, end: int, flags: int, edns: Edns | None, ask: Ask,
-        address: tuple[object, ...], door: Door, came: float,
+        self, ask: Ask, keys: tuple[bytes, bytes], way: "ShortWay", packet: bytes, end: int, opt: Edns | None,
+        address: tuple[object, ...], door: Door,
     ) -> None:  # fmt: skip
+        self.ask = ask
+        self.over = False
+        self.keys = keys  # by which the cache knows it
         self.way = way
         self.packet = packet
         self.end = end  # of the question in it
-        self.flags = flags  # RD, AD and CD
-        self.edns = edns
-        self.ask = ask
+        self.opt = opt  # the client's
         self.address = address
         self.door = door
-        self.came = came
 
-    def __call__(self, result: Result) -> None:
-        self.way.finish(self, result)
+    def whose(self) -> object:
+        return self.resume
+
+    def answered(self, message: bytes, body: Body, now: float, plain: bool) -> None:
+        """Give the good answer to the client, if it is a plain one."""
+        way, packet, end, opt = self.way, self.packet, self.end, self.opt
+        if not plain and not (is_plain(message, body, end) and (not body.opt or body.fixed[-1] == body.opt + 1)):
+            return self.resume(Reply(message, self.peer.label, now - self.sent, body))
+        way.cache.put_at(self.keys, self.ask, message, body, now)
+        limit = 512 if opt is None else min(max(512, opt.udp_size), way.resolver.place.udp_max)
+        answer = messages.dress(packet[:2], RD | packet[3] & CD, packet[12:end], opt, message, limit, body)
+        return self.door.give_relayed(self.address, answer, packet[end - 4] << 8 | packet[end - 3], now - self.sent)
+
+    def resume(self, result: Result) -> None:
+        """Go on along the ordinary way: something else came than a good answer to a question asked alone."""
+        done = partial(self.door.give, self.address, self.sent)
+        self.way.resolver.resume(self.packet, self.ask, result, self.way.clock(), done)
 
 
 class ShortWay:
     """The way of all plain questions of one agent."""
 
-    def __init__(self, resolver: Resolver, ask_upstream: AskUpstream, clock: Callable[[], float]) -> None:
-        self._resolver = resolver
-        self._cache = resolver.lookups.cache
-        self._packed: PackedAnswers = resolver.packed
-        self._ask_upstream = ask_upstream
-        self._clock = clock
+    def __init__(self, resolver: Resolver, ask_alone: AskAlone, clock: Callable[[], float]) -> None:
+        self.resolver = resolver
+        self.cache = resolver.lookups.cache
+        self.clock = clock
+        self._ask_alone = ask_alone
         self._opts: dict[bytes, Edns] = {}  # what plain OPT records say
 
     def take(self, packet: bytes, address: tuple[object, ...], door: Door, now: float) -> bool:
@@ -87,18 +103,22 @@ class ShortWay:
             return False
         flags, size = head
         end = len(packet) - size
-        name = packet[12 : end - 4].lower()
-        if not _is_name(name) or packet[end - 2 : end] != _IN or packet[end - 4 : end - 2] in _ODD_TYPES:
+        question = packet[12:end]
+        name = question[:-4].lower()
+        if question[-2:] != _IN or not self.resolver.is_foreign(name) or question[-4:-2] in _ODD_TYPES:
             return False
-        edns = None
-        if size and (edns := self._opt(packet[end:])) is None:
+        opt = None
+        if size:
+            if (opt := self._opt(packet[end:])) is None:
+                return False
+            flags |= opt.do and DO
+        ask = Ask(name + question[-4:], flags, b"")
+        keys = keys_of(ask)
+        if not self.cache.lacks(keys):
             return False
-        if name[1] == _UNDERSCORE or not self._resolver.is_foreign(name):
+        if not self._ask_alone(Relayed(ask, keys, self, packet, end, opt, address, door), now):
             return False
-        ask = Ask(name + packet[end - 4 : end], flags | DO if edns is not None and edns.do else flags, b"")
-        if not self._cache.lacks(ask):
-            return False
-        self._ask_upstream(ask, Relayed(self, packet, end, flags, edns, ask, address, door, now))
+        self.cache.misses += 1
         return True
 
     def _opt(self, record: bytes) -> Edns | None:
@@ -111,32 +131,3 @@ class ShortWay:
                 self._opts.clear()
             found = self._opts[record] = wire.edns_at(record, 0)
         return found
-
-    def finish(self, one: Relayed, result: Result) -> None:
-        """Give a plain reply to the client; whatever else came goes the ordinary way."""
-        resolver, packet, end, now = self._resolver, one.packet, one.end, self._clock()
-        if type(result) is Reply and (body := result.body) is not None and is_plain(result.message, body, end):
-            message, edns = result.message, one.edns
-            self._cache.put(one.ask, message, body, now)
-            limit = 512 if edns is None else min(max(512, edns.udp_size), resolver.place.udp_max)
-            answer = messages.dress(packet[:2], one.flags, packet[12:end], edns, message, limit, body)
-            qtype = packet[end - 4] << 8 | packet[end - 3]
-            one.door.give(one.address, one.came, Answered(answer, "upstream", qtype, answer[3] & 0x0F))
-        else:
-            resolver.resume(
-                packet, one.ask, result, now, lambda answered: one.door.give(one.address, one.came, answered)
-            )
-
-
-def _is_name(name: bytes) -> bool:
-    """Whether these octets are one whole uncompressed name, not the root."""
-    last = len(name) - 1
-    position = 0
-    try:
-        while length := name[position]:
-            if length > 63:
-                return False
-            position += 1 + length
-    except IndexError:
-        return False
-    return position == last and 0 < last < 255

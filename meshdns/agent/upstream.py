@@ -20,6 +20,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from meshdns.agent.attempts import Sole
 from meshdns.agent.batch import Batch
 from meshdns.agent.flights import Failed, Finished, Flights, Recovered, Result, Send, Steps
 from meshdns.agent.servers import STREAM, Options
@@ -81,10 +82,10 @@ class Upstream:
         self._recovered = recovered
         self._distrusted: dict[Server, str] = {}  # what was said about them
         self._flights = Flights(secrets.randbits)
-        self._outbox: list[Send] = []
+        self._outbox: list[tuple[int, int, bool, bytes]] = []
         self._batch = batch or Batch()
         self._batch.at_end(self._flush)
-        self._pool = _Pool(self._arrived, self._failed, self._batch)
+        self._pool = _Pool(self._arrived, self._failed, self._batch, self._seconds)
         self._sockets: dict[int, list[_Socket | None]] = {}
         self._streams: dict[int, _Stream] = {}
         self._closing: set[_Stream] = set()
@@ -146,9 +147,17 @@ class Upstream:
         if self._stopped:
             done(Failed("stopped", 22, "the agent is stopping"))
             return
-        steps = self._flights.ask(ask, done, self._seconds())
-        if steps:
+        if steps := self._flights.ask(ask, done, self._seconds()):
             self._run(steps)
+
+    def ask_alone(self, sole: Sole, now: float) -> bool:
+        """The short way of `ask`: whether the question could be asked so. Its `answered` or its waiter is called once."""
+        if self._stopped or (sent := self._flights.ask_alone(sole, now)) is None:
+            return False
+        self._outbox.append(sent)
+        if not self._batch.is_open or len(self._outbox) >= UPSTREAM_BATCH:
+            self._flush()
+        return True
 
     def is_own_probe(self, name: bytes) -> bool:
         """Whether a lower-case wire name that a client asks for is a probe of ours, which no client can know."""
@@ -185,9 +194,15 @@ class Upstream:
 
     # from the sockets
 
-    def _arrived(self, one: "_Socket", message: bytes) -> None:
-        steps = self._flights.received(one.server, one.slot, message, self._seconds())
-        if steps:
+    def _arrived(self, one: "_Socket", message: bytes, now: float) -> None:
+        answered = self._flights.answered_alone(one.place, message, now)
+        if answered is not None:
+            sole, body, plain = answered
+            try:
+                sole.answered(message, body, now, plain)
+            except Exception:  # one client's trouble must not cost the others their answer
+                self._log.failure("an upstream's answer could not be handed on")
+        elif steps := self._flights.received(one.server, one.slot, message, now):
             self._run(steps)
 
     def _failed(self, one: "_Socket", error: OSError) -> None:
@@ -211,11 +226,18 @@ class Upstream:
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
-        for step in outbox:
-            if self._stopped or step.server not in self._sockets:
+        sockets = self._sockets
+        for server, slot, fresh, message in outbox:
+            if self._stopped or server not in sockets:
                 continue
-            steps = self._send_stream(step) if step.slot == STREAM else self._send(step)
-            if steps:
+            if not fresh and slot != STREAM and (one := sockets[server][slot]) is not None:
+                try:
+                    one.send(message)
+                    continue
+                except OSError:  # sent again below, where what to do is known; most errors are of the message before
+                    pass
+            step = Send(server, slot, fresh, message)
+            if steps := self._send_stream(step) if slot == STREAM else self._send(step):
                 self._run(steps)
         if self._flights.soonest < self._wake:
             self._arm()
@@ -381,6 +403,7 @@ class _Socket:
     def __init__(self, server: Server, index: int, slot: int) -> None:
         self.server = index
         self.slot = slot
+        self.place = index << 32 | slot << 16  # as `flights` has it
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
@@ -404,11 +427,16 @@ class _Pool:
     _log = Logger()
 
     def __init__(
-        self, arrived: Callable[[_Socket, bytes], None], failed: Callable[[_Socket, OSError], None], batch: Batch
+        self,
+        arrived: Callable[[_Socket, bytes, float], None],
+        failed: Callable[[_Socket, OSError], None],
+        batch: Batch,
+        seconds: Callable[[], float],
     ) -> None:
         self._arrived = arrived
         self._failed = failed
         self._batch = batch
+        self._seconds = seconds
         # One buffer for all: to have 64 KiB allocated for each datagram costs more than to read it.
         self._buffer = bytearray(_DATAGRAM)
         self._view = memoryview(self._buffer)
@@ -441,13 +469,14 @@ class _Pool:
 
     def doRead(self) -> None:
         sockets, arrived, buffer, view = self._sockets, self._arrived, self._buffer, self._view
+        now = self._seconds()  # for the whole batch, which takes a few milliseconds at most
         self._batch.begin()
         for number, _ in self._epoll.poll(0, UPSTREAM_READS):
             one = sockets.get(number)
             if one is None:  # closed by what an earlier one led to
                 continue
             try:
-                arrived(one, view[: one.receive(buffer)].tobytes())
+                arrived(one, view[: one.receive(buffer)].tobytes(), now)
             except BlockingIOError:
                 pass
             except OSError as error:  # such as an ICMP error: the server's host says that nothing listens

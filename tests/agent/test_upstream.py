@@ -121,7 +121,7 @@ class BatchTests(Case):
     async def test_a_bug_does_not_end_the_reading(self) -> None:
         """D2: nothing that arrives on a socket stops the agent; what ought not to happen is logged and over."""
         upstream = self.start(self.udp()[1], timeout=0.2)
-        with mock.patch.object(upstream._flights, "received", side_effect=ZeroDivisionError):
+        with mock.patch.object(upstream._flights, "answered_alone", side_effect=ZeroDivisionError):
             self.assertIsInstance(await self.ask(), Failed)
         self.assertGreater(len(self.flushLoggedErrors(ZeroDivisionError)), 0)
         self.assertIsInstance(await self.ask(), Reply)

@@ -39,15 +39,23 @@ class ScenarioTests(SynchronousTestCase):
         right = time.time
         self.patch(time, "time", lambda: right() + play.STEPPED[0])
 
+    short = True  # plain questions take the short way, as at a real door
+
     def play(self, read: script.Script) -> None:
         played = Play(read)
-        world = Clocked(play.sections(read.config), played.hear)
+        world = Clocked(play.sections(read.config), played.hear, self.short)
         played.run(world)
         self.assertEqual(0, world.inflight)
 
     def test_each_names_its_rule(self) -> None:
         for name, read in SCRIPTS.items():
             self.assertTrue(re.match(r"(D\d+|Bad days)[,:]", read.rule), f"{name}: {read.rule}")
+
+
+class OrdinaryWayTests(ScenarioTests):
+    """The same without the short way: both give the same answers."""
+
+    short = False
 
 
 class OverSocketsTests(Stage):
