@@ -18,6 +18,7 @@ _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # only its events 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 # What YAML forbids, and the line breaks of YAML 1.1 that no editor shows: a key could hide behind one.
 _CONTROL = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_TOO_MUCH = "the file has too many values or levels; is it the right one?"
 _BREAK = re.compile("\r\n|\r|\n")
 _BARE_IPV6 = re.compile(r"[\[ ,][0-9A-Fa-f.]*:[0-9A-Fa-f.]*:")
 
@@ -104,6 +105,8 @@ def _decoded(data: bytes, sheet: Sheet) -> str:
 def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str]:
     """Line and sentence for a file that is not YAML, with advice for the slips that people make most."""
     mark = error.problem_mark or error.context_mark
+    if "maximum nesting depth" in (error.problem or ""):  # libyaml of late counts levels, too
+        return mark.line + 1 if mark else 1, _TOO_MUCH
     written_lines = _BREAK.split(text.rstrip())
     line = min(mark.line + 1 if mark else 1, len(written_lines))  # at the end libyaml counts a line that is not there
     written = written_lines[line - 1]
@@ -125,7 +128,7 @@ def _compose(events: Iterable[Any], sheet: Sheet) -> Node:
         line = event.start_mark.line + 1
         if count > defaults.SETTINGS_MAX_NODES or len(open_nodes) > defaults.SETTINGS_MAX_DEPTH:
             # 64 KiB of "[" keep the parser busy for a minute: leave before it reads on.
-            sheet.note(line, "the file has too many values or levels; is it the right one?")
+            sheet.note(line, _TOO_MUCH)
             raise sheet.invalid()
         if isinstance(event, yaml.DocumentStartEvent) and open_nodes[0][1]:
             sheet.note(line, 'a second document begins here; one file holds one configuration, so take the "---" out')

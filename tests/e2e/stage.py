@@ -27,6 +27,7 @@ PATIENCE = 30.0  # seconds for what takes one on an idle machine: a process to s
 WAIT = 5.0  # seconds for one DNS answer
 TICK = 0.02  # seconds between two looks at something that cannot call us
 _PORTS = range(20_000, 32_000)  # below what /proc/sys/net/ipv4/ip_local_port_range starts with
+_GIVEN: set[int] = set()
 _MARK = "MESHDNS_E2E_FOLDER"
 Command = Sequence[str | Path]
 
@@ -135,16 +136,19 @@ def until(
 def free_port(place: Place = HERE) -> int:
     """A port of 127.0.0.1 that nobody has there, neither for UDP nor for TCP.
 
-    The kernel gives none of these to a socket that asks for any, so nobody takes it before it is used.
+    The kernel gives none of these to a socket that asks for any, and we give none twice, so nobody takes it before it is used.
     """
     while True:
         port = _PORTS[randbelow(len(_PORTS))]
+        if port in _GIVEN:
+            continue
         try:
             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
                 with place.make_socket(socket.AF_INET, kind) as tried:
                     tried.bind(("127.0.0.1", port))
         except OSError:
             continue
+        _GIVEN.add(port)
         return port
 
 

@@ -17,7 +17,7 @@ import dns.rrset
 
 from tests.e2e.agent import SERVICE, SERVICE_ADDRESS, Agent
 from tests.e2e.stage import PATIENCE, Stage, framed, read_frame
-from tests.e2e.upstreams import Reply, Scripted, Unbound
+from tests.e2e.upstreams import Authority, Knotd, Named, Reply, Scripted, Unbound
 
 ZONE = "relay.example"
 _SIGNATURE = "oTnZ4P3q0b3fYEqFQlJbvVkMVGaVvyv3SvFIcTSVX0sPVTJJXcGIKzJjF5x9SkGzHrV7y2XAhHY4AR1YbHfYlw=="
@@ -320,35 +320,49 @@ class ScriptedUpstreamTests(Stage):
         self.assertEqual([SERVICE_ADDRESS], agent.addresses(SERVICE))
 
 
-class AwayAndBackTests(Stage):
+class AwayAndBack:
     """Real servers that end. No name is asked twice, so no cache has part in it."""
+
+    kind: type[Authority]
 
     def setUp(self) -> None:
         super().setUp()
         self.unasked = (f"n{number}.any.{ZONE}" for number in count())
 
-    def end(self, server: Unbound) -> None:
+    def end(self, server: Authority) -> None:
         server.process.terminate()
         server.process.wait(timeout=PATIENCE)
 
     def test_upstream_restarts(self) -> None:
         """D21: with the only upstream gone names outside fail, mesh names do not; it is used again when it is back."""
-        unbound = Unbound.start(self, ZONE, RECORDS)
-        agent = Agent.start(self, upstream={"servers": [unbound.address], "timeout": "300ms", "deadline": "1s"})
+        server = self.kind.start(self, ZONE, RECORDS)
+        agent = Agent.start(self, upstream={"servers": [server.address], "timeout": "300ms", "deadline": "1s"})
         self.assertEqual(["192.0.2.99"], agent.addresses(next(self.unasked)))
-        self.end(unbound)
+        self.end(server)
         for _ in range(5):
             self.assertEqual(dns.rcode.SERVFAIL, agent.ask(next(self.unasked)).rcode())
             self.assertEqual([SERVICE_ADDRESS], agent.addresses(SERVICE))
-        Unbound.start(self, ZONE, RECORDS, port=unbound.port)
+        self.kind.start(self, ZONE, RECORDS, port=server.port)
         agent.await_true("an answer from upstream", lambda: not agent.ask(next(self.unasked)).rcode(), patience=10)
         self.assertEqual([], agent.complaints())
 
     def test_second_takes_over(self) -> None:
         """D21: of two real servers one ends, and nobody waits long for it."""
-        pair = [Unbound.start(self, ZONE, RECORDS) for _ in range(2)]
+        pair = [self.kind.start(self, ZONE, RECORDS) for _ in range(2)]
         agent = Agent.start(self, servers=[server.address for server in pair])
         self.assertEqual(["192.0.2.99"], agent.addresses(next(self.unasked)))
         self.end(pair[0])
         for _ in range(30):
             self.assertEqual(["192.0.2.99"], agent.addresses(next(self.unasked), wait=2))
+
+
+class UnboundAwayAndBackTests(AwayAndBack, Stage):
+    kind = Unbound
+
+
+class NamedAwayAndBackTests(AwayAndBack, Stage):
+    kind = Named
+
+
+class KnotdAwayAndBackTests(AwayAndBack, Stage):
+    kind = Knotd

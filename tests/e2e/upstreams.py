@@ -1,16 +1,18 @@
-"""Servers behind the agent: a real unbound that serves a zone, and one that says what a test tells it to."""
+"""Servers behind the agent: a real unbound, named or knotd that serves a zone, and one that says what a test tells it to."""
 
 import shutil
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Self
 from unittest import SkipTest
 
 import dns.message
 import dns.name
 import dns.rcode
 
-from tests.e2e.stage import HERE, PATIENCE, DnsServer, Place, Stage, free_port
+from tests.e2e.stage import HERE, PATIENCE, DnsServer, Place, Stage, free_port, until
 
 _PROBES = dns.name.from_text("loop.meshdns.example")  # what the agent asks to see whether a server lives
 _CONFIG = """\
@@ -43,8 +45,66 @@ remote-control:
 """
 
 
-class Unbound(DnsServer):
-    """An unbound on 127.0.0.1 that is authoritative for one zone and knows no other name."""
+_NAMED_CONFIG = """\
+options {{
+    directory "{folder}";
+    pid-file none;
+    lock-file none;
+    session-keyfile "{folder}/session.key";
+    managed-keys-directory "{folder}";
+    listen-on port {port} {{ 127.0.0.1; }};
+    listen-on-v6 {{ none; }};
+    recursion no;
+    dnssec-validation no;
+    minimal-responses no;
+    check-integrity no;
+    zero-no-soa-ttl no;
+    max-records-per-type 0;
+    max-types-per-name 0;
+    notify no;
+}};
+controls {{ }};
+zone "{zone}" {{ type primary; file "{file}"; check-names ignore; }};
+zone "." {{ type primary; file "{root}"; check-names ignore; }};
+"""
+_KNOTD_CONFIG = """\
+server:
+    rundir: "{folder}"
+    pidfile: "{folder}/pid"
+    listen: 127.0.0.1@{port}
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 1
+log:
+  - target: stderr
+    any: info
+database:
+    storage: "{folder}"
+zone:
+  - domain: "{zone}"
+    file: "{file}"
+    journal-content: none
+  - domain: "."
+    file: "{root}"
+    journal-content: none
+"""
+_ROOT = """\
+$TTL 300
+. SOA ns.invalid. hostmaster.invalid. 1 3600 600 86400 60
+. NS ns.invalid.
+"""
+
+
+class Authority(DnsServer):
+    """A server on 127.0.0.1 that is authoritative for one zone and denies every other name."""
+
+    programs: ClassVar[tuple[str, ...]]
+    config: ClassVar[str]
+
+    @classmethod
+    def words(cls, folder: Path) -> list[str | Path]:
+        """The words behind the program, for the configuration in this folder."""
+        raise NotImplementedError
 
     @classmethod
     def start(
@@ -56,30 +116,71 @@ class Unbound(DnsServer):
         port: int | None = None,
         place: Place = HERE,
         more: str = "",
-    ) -> "Unbound":
+    ) -> Self:
         """Starts one and waits for its first answer; `records` are those of a zone file, `more` ends its configuration.
 
-        Skips where unbound is missing.
+        Skips where the program is missing.
         """
-        program = shutil.which("unbound") or shutil.which("/usr/sbin/unbound")
+        program = next(filter(None, map(shutil.which, cls.programs)), None)
         if program is None:
-            raise SkipTest("not installed: unbound")
+            raise SkipTest(f"not installed: {cls.programs[0]}")
         port = port or free_port(place)
-        folder = stage.folder / f"unbound-{port}"
+        folder = stage.folder / f"{cls.programs[0]}-{port}"
         folder.mkdir(exist_ok=True)
         (folder / "zone").write_text(f"$ORIGIN {zone}.\n$TTL 300\n{records}")
-        config = _CONFIG.format(folder=folder, port=port, zone=zone, file=folder / "zone", more=more)
-        (folder / "config").write_text(config)
+        (folder / "root").write_text(_ROOT)
+        paths = {"folder": folder, "file": folder / "zone", "root": folder / "root"}
+        (folder / "config").write_text(cls.config.format(port=port, zone=zone, more=more, **paths))
         log = folder / "log"
-        process = stage.start([*place.prefix, program, "-d", "-c", folder / "config"], log)
+        process = stage.start([*place.prefix, program, *cls.words(folder)], log)
         server = cls(port, process, log, place)
-        server.await_answer(zone, "SOA")
+        until("its zone", lambda: server.has(zone), process, log)
         return server
+
+    def has(self, zone: str) -> bool:
+        """Whether the zone is loaded: until then some say nothing, and some SERVFAIL."""
+        try:
+            return self.ask(zone, "SOA", wait=1).rcode() == dns.rcode.NOERROR
+        except OSError:
+            return False
 
     @property
     def address(self) -> str:
         """As a configuration names it."""
         return f"127.0.0.1:{self.port}"
+
+
+class Named(Authority):
+    """BIND's."""
+
+    programs = ("named", "/usr/sbin/named")
+    config = _NAMED_CONFIG
+
+    @classmethod
+    def words(cls, folder: Path) -> list[str | Path]:
+        return ["-g", "-n", "1", "-c", folder / "config"]
+
+
+class Knotd(Authority):
+    """Knot DNS'."""
+
+    programs = ("knotd", "/usr/sbin/knotd")
+    config = _KNOTD_CONFIG
+
+    @classmethod
+    def words(cls, folder: Path) -> list[str | Path]:
+        return ["-c", folder / "config"]
+
+
+class Unbound(Authority):
+    """NLnet Labs', with a zone of its own."""
+
+    programs = ("unbound", "/usr/sbin/unbound")
+    config = _CONFIG
+
+    @classmethod
+    def words(cls, folder: Path) -> list[str | Path]:
+        return ["-d", "-c", folder / "config"]
 
 
 Reply = Callable[[dns.message.Message], dns.message.Message | bytes | None]
