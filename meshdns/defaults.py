@@ -65,6 +65,27 @@ ROOT_NAMESPACE = "istio-system"  # whose Sidecars count for every namespace; Ist
 DEBOUNCE_QUIET = 0.1  # seconds without a further change before tables are made (rule X8)
 DEBOUNCE_MOST = 1.0  # and after so long they are made all the same
 
+# control/sources/files.py
+FILES_POLL = 0.25  # seconds between two looks; one costs some 5 us a file
+FILES_STEP = 200  # files looked at between two breaths: a millisecond, in which no packet is answered
+FILES_LEVELS = 32  # directories within each other
+FILES_MOST = 100_000  # files below one path; with more it is a mistake
+
+# control/views.py
+VIEW_GENERATIONS = 64  # changes that an agent may be behind and still get a delta: a minute of one change a second
+
+# control/vips.py, control/leases.py
+VIP_REST = 86400.0  # seconds that a freed VIP is given to nobody: whoever still has it must not reach another host
+LEASES_RETRY = 5.0  # seconds after which a store that failed is tried again
+LEASES_WAIT = 5.0  # for another process that writes into the same store
+
+# control/documents.py, control/fields.py, control/manifests.py
+MANIFEST_FILE_BYTES = 64 << 20  # of one file: a cluster's every object, exported, has some 50 MiB
+MANIFEST_DEPTH = 64  # levels; a Pod, the deepest that is common, has some twelve
+MANIFEST_VALUES = 1_000_000  # values of one document: a list of every object of a large cluster
+MANIFEST_PROBLEMS = 20  # told of one document: the rest is noise
+MANIFEST_STEP = 4  # documents read between two breaths: about a millisecond each, in which no packet is answered
+
 # host/resolvconf.py
 RESOLV_MAX_BYTES = 64 * 1024  # read of a resolv.conf; the longest sensible one is some 2 KiB
 RESOLV_NAMESERVERS = 8  # taken of one file: glibc asks three only, but our order by health makes use of more

@@ -331,28 +331,38 @@ def _read_istio(data: bytes, step: int) -> Generator[None, None, Table]:
 
 def dump(table: Table) -> Iterator[str]:
     """The lines of a table, without line feeds: header, entries in canonical JSON by host, end."""
-    yield _header(table)
-    for host in sorted(table.entries):
-        yield table.entries[host].line
-    yield _line({"end": table.generation})
+    entries = (table.entries[host] for host in sorted(table.entries))
+    return whole_lines(table.generation, len(table.entries), table.zones, table.ttl, entries)
 
 
 def diff(old: Table, new: Table) -> Iterator[str]:
     """The lines of the delta from one table to another, without line feeds (rule X3)."""
-    yield _header(new, old.generation)
-    for host in sorted(old.entries.keys() | new.entries.keys()):
-        came = new.entries.get(host)
-        if came is None:
-            yield _line({"host": host, "removed": True})
-        elif (was := old.entries.get(host)) is not came and was != came:
-            yield came.line
-    yield _line({"end": new.generation})
+    hosts = sorted(old.entries.keys() | new.entries.keys())
+    rows = [(host, new.entries.get(host)) for host in hosts if old.entries.get(host) != new.entries.get(host)]
+    return delta_lines(old.generation, new.generation, len(new.entries), new.zones, new.ttl, rows)
 
 
-def _header(table: Table, base: str | None = None) -> str:
+def whole_lines(generation: str, hosts: int, zones: Sequence[str], ttl: int, entries: Iterable[Entry]) -> Iterator[str]:
+    """The lines of a table that is told by its parts; the entries come by host."""
+    yield _header(generation, hosts, zones, ttl)
+    for each in entries:
+        yield each.line
+    yield _line({"end": generation})
+
+
+def delta_lines(
+    base: str, generation: str, hosts: int, zones: Sequence[str], ttl: int, rows: Iterable[tuple[str, Entry | None]]
+) -> Iterator[str]:
+    """The lines of a delta: the hosts that changed since `base`, None for those that are gone; `hosts` counts all there are."""
+    yield _header(generation, hosts, zones, ttl, base)
+    for host, came in rows:
+        yield came.line if came is not None else _line({"host": host, "removed": True})
+    yield _line({"end": generation})
+
+
+def _header(generation: str, hosts: int, zones: Sequence[str], ttl: int, base: str | None = None) -> str:
     start: dict[str, object] = {"nametable": FORMAT} | ({"base": base} if base else {})
-    said = {"generation": table.generation, "hosts": len(table.entries), "zones": list(table.zones), "ttl": table.ttl}
-    return _line(start | said)
+    return _line(start | {"generation": generation, "hosts": hosts, "zones": list(zones), "ttl": ttl})
 
 
 def _line(obj: dict[str, object]) -> str:

@@ -44,7 +44,6 @@ from meshdns.values import duration_text, parse_domain, parse_network, parse_ser
 # Keys that this version refuses when they differ from their default -> what to use instead. Each goes with its issue.
 LATER = {
     "table.control_plane": "use table.file",
-    "table.manifests": "use table.file",
     "table.snapshot": "take it out, table.file is read at each start",
 }
 

@@ -19,14 +19,19 @@ from meshdns.table import Table
 
 
 class TableSource(Protocol):
-    """Where tables come from, as TableFile has it: counts, and the clock's seconds at the last change."""
+    """Where tables come from, as TableFile has it: counts, the clock's seconds at the last change, and why it is of no use
+    just now ("" when it is)."""
 
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
     @property
     def updates(self) -> int: ...
     @property
     def failures(self) -> int: ...
     @property
     def last_change(self) -> float | None: ...
+    @property
+    def trouble(self) -> str: ...
 
 
 class UpstreamSide(Protocol):

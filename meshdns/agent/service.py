@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet import reactor as twisted_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
@@ -21,6 +20,7 @@ from meshdns.agent.batch import Batch
 from meshdns.agent.cache import Cache
 from meshdns.agent.config import AgentConfig, load
 from meshdns.agent.doors import Doors
+from meshdns.agent.facts import TableSource
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.lifetimes import Limits
 from meshdns.agent.lookups import Lookups
@@ -65,15 +65,13 @@ class Options(usage.Options):
             raise SystemExit(1) from None
 
 
-def makeService(options: Options) -> "AgentService":
-    """The service for `twistd meshdns`."""
-    reactor: Any = twisted_reactor
+def prepare(reactor: Any) -> None:
+    """What a process with an agent in it needs before anything else."""
     # Twisted's clock is the wall's, which a VM steps at its first NTP sync; timers must not notice (ticket 2424).
     reactor.seconds = time.monotonic
     # Questions under way live for milliseconds and hold no circles; the default looks at them every few hundred.
     gc.set_threshold(defaults.GC_THRESHOLD)
     _raise_descriptors()
-    return AgentService(options["config"], options["loaded"], reactor)
 
 
 def _raise_descriptors() -> None:
@@ -84,11 +82,15 @@ def _raise_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+OpenManifests = Callable[[AgentConfig, Callable[[Table], None], Any], TableSource]
+
+
 class AgentService(Service):
     """One agent, wired from a configuration; `reload` takes on a changed one while it runs."""
 
-    def __init__(self, path: str, config: AgentConfig, reactor: Any) -> None:
-        """`path` is the configuration's file; the reactor's `seconds` must be monotonic."""
+    def __init__(self, path: str, config: AgentConfig, reactor: Any, open_manifests: OpenManifests) -> None:
+        """`path` is the configuration's file; the reactor's `seconds` must be monotonic. `open_manifests` gives the source for
+        `table.manifests`, which is the other room's."""
         self._path = path
         self._config = config
         self._reactor = reactor
@@ -108,7 +110,8 @@ class AgentService(Service):
             self._resolver.answer, self._resolver.packed, self._access, self._ledger, reactor, clock, batch, short.take
         )
         self._doors.tell_queries(config.log.queries)
-        self._table = self._table_file(config)
+        self._open_manifests = open_manifests
+        self._table = self._table_source(config)
         self._watch = self._watch_resolv_conf(config)
         self._started = clock()
         self._status = StatusPage(self._facts(config), reactor)
@@ -171,9 +174,9 @@ class AgentService(Service):
         self._resolver.move(_place(config, self._conf))
         self._access.allow(config.allow)
         self._doors.tell_queries(config.log.queries)
-        if config.table != before.table:
+        if (config.table, config.workload) != (before.table, before.workload):
             self._table.stop()
-            self._table = self._table_file(config)
+            self._table = self._table_source(config)
             self._table.start()
         self._status.facts = self._facts(config)
         self._watch.stop()
@@ -242,13 +245,14 @@ class AgentService(Service):
             clock=self._reactor.seconds,
             started=self._started,
             config=self._path,
-            table_source=f"file {config.table.file}",
+            table_source=_told_source(config),
             trouble=lambda: self._table.trouble,
         )
 
-    def _table_file(self, config: AgentConfig) -> TableFile:
-        assert config.table.file  # the one source of this version, as `config` has made sure
-        return TableFile(config.table.file, self._adopt, self._reactor)
+    def _table_source(self, config: AgentConfig) -> TableSource:
+        if config.table.file:
+            return TableFile(config.table.file, self._adopt, self._reactor)
+        return self._open_manifests(config, self._adopt, self._reactor)
 
     def _adopt(self, table: Table) -> None:
         self._resolver.adopt(table)
@@ -263,6 +267,14 @@ class AgentService(Service):
         _log.info(what, version=__version__, path=self._path, listen=listen, servers=servers, **more)
         for note in self._conf.notes if not self._config.upstream.servers else ():
             _log.warn("{note}", note=note)
+
+
+def _told_source(config: AgentConfig) -> str:
+    """Where tables come from, in words."""
+    if config.table.file:
+        return f"file {config.table.file}"
+    paths = [each if isinstance(each, str) else each.manifests for each in config.table.manifests or ()]
+    return f"manifests {', '.join(map(str, paths))}"
 
 
 def _limits(config: AgentConfig) -> Limits:

@@ -226,6 +226,7 @@ class Spot:
 class Offer:
     """One object's word on one host: what it would answer to whoever sees it.
 
+    `within` is the service host that a pod's own host belongs to and is seen with, "" for all others.
     `ref.namespace` is where it stands, which Sidecars and `export_to` speak of. `export_to` is "*", or the namespaces that may see
     it, () for nobody. Of `addresses` (fixed ones), `spots` (headless, or resolution NONE) and `alias` one is
     there; none with `wants_vip`.
@@ -243,12 +244,24 @@ class Offer:
     shortname: str = ""
     namespace: str = ""  # of the entry in the table
     created: str = ""
+    within: str = ""
     place: str = _place()
 
 
 @attrs.frozen
+class Changes:
+    """What became of the World since one last looked: hosts whose offers are others, and whether who sees what is (`scopes`)."""
+
+    hosts: frozenset[str] = frozenset()
+    scopes: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.hosts) or self.scopes
+
+
+@attrs.frozen
 class Workload:
-    """Who asks, as far as what it sees depends on it. `labels` are those that its namespace's Sidecars select by."""
+    """Who asks, as far as what it sees depends on it."""
 
     cluster: str
     network: str

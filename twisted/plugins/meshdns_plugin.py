@@ -2,4 +2,4 @@
 
 from twisted.application.service import ServiceMaker
 
-agent = ServiceMaker("meshdns", "meshdns.agent.service", "the mesh's DNS proxy beside a workload", "meshdns")
+agent = ServiceMaker("meshdns", "meshdns.embedded", "the mesh's DNS proxy beside a workload", "meshdns")

@@ -1,0 +1,1 @@
+"""Outside: where objects are watched."""
