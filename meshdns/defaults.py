@@ -65,6 +65,16 @@ ROOT_NAMESPACE = "istio-system"  # whose Sidecars count for every namespace; Ist
 DEBOUNCE_QUIET = 0.1  # seconds without a further change before tables are made (rule X8)
 DEBOUNCE_MOST = 1.0  # and after so long they are made all the same
 
+# exchange.py, control/longpoll.py
+POLL_WAIT = 55.0  # seconds an agent wants to be parked: below the minute after which many proxies give up
+POLL_MOST = 300.0  # seconds that anybody may be parked
+PARKED_POLLS = 20_000  # at once; one process holds 10,000 agents, and two replicas may be down to one
+POLL_CONNECTIONS = 25_000  # open at once; the one idle longest makes room
+POLL_IDLE = 75.0  # a connection without a request is closed after so long; agents ask at once again
+POLL_WAKE = 50  # parked polls answered before the reactor looks at other things: some 2 ms
+POLL_TOLD = 60.0  # a refusal of one cause and peer is logged once in so long
+PACKED_BODIES = 256  # bodies kept packed: of a change each view's delta and table, plain and gzipped
+
 # control/sources/files.py
 FILES_POLL = 0.25  # seconds between two looks; one costs some 5 us a file
 FILES_STEP = 200  # files looked at between two breaths: a millisecond, in which no packet is answered
@@ -103,6 +113,17 @@ RESOLV_DOUBT = 5.0  # one that names no server any more is not believed for so l
 
 # agent/special.py
 SPECIAL_TTL = 10_800  # of special-use names, which never change; what unbound gives its own
+
+# agent/subscription.py, agent/poller.py, agent/addresses.py, agent/snapshot.py
+POLL_BACKOFF_LEAST = 0.5  # seconds before a control plane that failed is asked again (rule X8)
+POLL_BACKOFF_MOST = 30.0
+POLL_CONNECT = 10.0  # seconds to be connected, and for the handshake of TLS
+POLL_SLACK = 15.0  # beyond what it was asked to park us a control plane gets so long for its answer to begin
+POLL_SILENCE = 20.0  # of a body nothing came for so long: it never will
+POLL_BODY = 300.0  # for a whole body: a gigabyte an hour is no table
+POLL_REFUSAL = 4096  # octets read of a refusal
+POLL_RESOLVE = 5.0  # for the addresses of a control plane's name
+POLL_LIMIT_TOLD = 200  # characters of a control plane's own words that a sentence repeats
 
 # entries.py, table.py, agent/tablefile.py
 TABLE_TTL = 30  # seconds, of a table that says none: Istio's own constant

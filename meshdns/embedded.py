@@ -4,8 +4,9 @@ The control plane's own code reads manifests and makes the one table that this a
 objects, wiring; no logic.
 """
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os.path import dirname, isdir, join
 from typing import Any
 
@@ -22,6 +23,7 @@ from meshdns.control.leases import MemoryLeases, SqliteLeases, StoreProblem
 from meshdns.control.mesh import Mesh
 from meshdns.control.sources.files import Files
 from meshdns.control.vips import Ranges
+from meshdns.net.tls import TrustProblem
 from meshdns.table import Table
 from meshdns.values import parse_network
 
@@ -34,7 +36,11 @@ def makeService(options: Options) -> AgentService:
     """The service for `twistd meshdns`."""
     reactor: Any = twisted_reactor
     prepare(reactor)
-    return AgentService(options["config"], options["loaded"], reactor, Manifests)
+    try:
+        return AgentService(options["config"], options["loaded"], reactor, Manifests)
+    except TrustProblem as problem:
+        sys.stderr.write(f"meshdns cannot start: {problem}\n")
+        raise SystemExit(1) from None
 
 
 class Manifests:
@@ -72,6 +78,15 @@ class Manifests:
             source.stop()
         self._mesh.stop()
         Deferred.fromCoroutine(self._leases.close())
+
+    @property
+    def confirmed(self) -> float | None:
+        return self._reactor.seconds() if self.last_change is not None else None
+
+    @property
+    def polls(self) -> Mapping[str, int]:
+        """Nobody is polled."""
+        return {}
 
     @property
     def trouble(self) -> str:

@@ -1,7 +1,6 @@
 """Root: the agent's configuration. A file's bytes enter; an `AgentConfig` leaves, or every problem of the file at once.
 
-Each class below is a section of the file, and each attribute a key (contract section 4), which `settings` reads. What a
-later version will do is known and checked for its form, then refused by `LATER`: nothing is ever silently ignored.
+Each class below is a section of the file, and each attribute a key (contract section 4), which `settings` reads.
 """
 # ruff: noqa: RUF009 -- `setting` makes an attrs field
 
@@ -11,7 +10,7 @@ from os.path import abspath, dirname
 
 import attrs
 
-from meshdns import __version__, defaults, names
+from meshdns import defaults, names
 from meshdns.clusters import Cluster, apart, cluster
 from meshdns.host.configfile import content
 from meshdns.settings import (
@@ -41,26 +40,8 @@ from meshdns.settings import (
 )
 from meshdns.values import duration_text, parse_domain, parse_network, parse_server, quote
 
-# Keys that this version refuses when they differ from their default -> what to use instead. Each goes with its issue.
-LATER = {
-    "table.control_plane": "use table.file",
-    "table.snapshot": "take it out, table.file is read at each start",
-}
-
 _PIN = re.compile(r"sha256/[A-Za-z0-9+/]{43}=")
 _URL = re.compile(r"https://([^/?#@]+)/?")
-
-
-def _not_yet(key: str) -> str:
-    return f"not in this version yet ({__version__.rpartition('.')[0]}): {LATER[key]}"
-
-
-def _later(stated: Stated) -> Iterator[tuple[str, str]]:
-    for key in stated.lines:
-        full, preset = f"{stated.key}.{key}", stated.defaults.get(key)
-        # A value that is wrong may be the default, mistyped; but not where the default is to have none.
-        if full in LATER and stated.values.get(key, "wrong" if preset in (None, {}) else preset) != preset:
-            yield key, _not_yet(full)
 
 
 def _allowed(text: str) -> str:
@@ -206,9 +187,7 @@ class AgentConfig:
     search: tuple[bytes, ...] | None = setting(listed(domain), None)
     autopath: str = setting(choice("all", "mesh", "off"), "all")
     udp_max: int = setting(whole(512, 4096), defaults.UDP_MAX)
-    table: Table = setting(
-        section(Table, exactly_one("control_plane", "manifests", "file"), _later, apart("manifests"))
-    )
+    table: Table = setting(section(Table, exactly_one("control_plane", "manifests", "file"), apart("manifests")))
     mesh: Mesh = setting(section(Mesh), Mesh())
     upstream: Upstream = setting(section(Upstream, _patient), Upstream())
     cache: Cache = setting(section(Cache, _ordered_ttls), Cache())

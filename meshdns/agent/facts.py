@@ -19,8 +19,8 @@ from meshdns.table import Table
 
 
 class TableSource(Protocol):
-    """Where tables come from, as TableFile has it: counts, the clock's seconds at the last change, and why it is of no use
-    just now ("" when it is)."""
+    """Where tables come from, as TableFile has it: counts, the clock's seconds at the last change and when it was last said to be
+    right still, why it is of no use just now ("" when it is), and polls of a control plane by outcome."""
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
@@ -31,7 +31,11 @@ class TableSource(Protocol):
     @property
     def last_change(self) -> float | None: ...
     @property
+    def confirmed(self) -> float | None: ...
+    @property
     def trouble(self) -> str: ...
+    @property
+    def polls(self) -> Mapping[str, int]: ...
 
 
 class UpstreamSide(Protocol):
@@ -78,9 +82,9 @@ class Facts:
 
     @property
     def table_age(self) -> float | None:
-        """Seconds since the table in force came."""
-        changed = self.table.last_change
-        return None if self.held is None or changed is None else max(0.0, self.clock() - changed)
+        """Seconds since the table in force came, or was last said to be right still."""
+        said = self.table.confirmed
+        return None if self.held is None or said is None else max(0.0, self.clock() - said)
 
 
 def unready(facts: Facts) -> str | None:
@@ -95,7 +99,7 @@ def problems(facts: Facts) -> list[str]:
     """What is not as it should be, as sentences."""
     found = [reason] if (reason := unready(facts)) else []
     if facts.held is not None and (trouble := facts.trouble()):
-        found.append(f"The name table is old: {facts.table_source}: {trouble}. The last good one stays in force.")
+        found.append(f"The name table may be old: {facts.table_source}: {trouble}. What was good last stays in force.")
     return [*found, *_silent(facts.upstream.status())]
 
 

@@ -4,44 +4,13 @@
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import accumulate
-
-import attrs
 
 from meshdns import __version__
 from meshdns.agent.facts import Facts, dropped
 from meshdns.agent.ledger import BOUNDS, Histogram
-
-
-@attrs.frozen
-class Buckets:
-    """A histogram: how many were at most so many seconds, the last bound being infinite, and their sum."""
-
-    bounds: Sequence[tuple[str, int]]
-    total: float
-
-
-@attrs.frozen
-class Mean:
-    """How many there were, and their sum in seconds."""
-
-    count: int
-    total: float
-
-
-Value = float | Buckets | Mean
-
-
-@attrs.frozen
-class Measure:
-    """Samples of one name. `kind` is counter, gauge, histogram or summary; each sample has the labels' values first."""
-
-    kind: str
-    name: str  # without prefix, and without a counter's `_total`
-    about: str
-    labels: Sequence[str]
-    samples: Sequence[tuple[Sequence[str], Value]]
+from meshdns.metrics import Buckets, Mean, Measure
 
 
 def measures(facts: Facts) -> Iterator[Measure]:

@@ -4,8 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote
 
 import attrs
@@ -14,40 +13,19 @@ from meshdns import __version__, names, wire
 from meshdns.agent.facts import Facts, explained, overview, unready
 from meshdns.defaults import STATUS_PIECE
 from meshdns.table import Entry, Table, dump, to_istio
-
-LINES, JSON, TEXT = "application/jsonl", "application/json", "text/plain; charset=utf-8"
-METHODS = ("GET", "HEAD")
-_SHOWN = 300  # characters of what was asked that a sentence repeats
-
-
-@attrs.frozen
-class Asked:
-    """A request: method, path, parameters, the Host and Accept headers as they came, and the address it came to."""
-
-    method: str
-    path: str
-    parameters: Mapping[str, str]
-    hosts: Sequence[str]
-    accept: str
-    address: str
-
-
-@attrs.frozen
-class Page:
-    """What is said: the whole of it, or pieces made as they are sent. `etag` is quoted, as the header has it."""
-
-    type: str
-    content: bytes | Iterator[bytes]
-    etag: str | None = None
-
-
-class Refused(Exception):
-    """Why there is no page: a status code, and a sentence that says what to do."""
-
-    def __init__(self, code: int, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
+from meshdns.web import (
+    JSON,
+    LINES,
+    METHODS,
+    SHOWN,
+    Asked,
+    Page,
+    Refused,
+    check_host,
+    json_page,
+    pieces,
+    text_page,
+)
 
 
 @attrs.frozen
@@ -62,28 +40,17 @@ class _Path:
 def find(facts: Facts, asked: Asked, metrics: Callable[[], Page]) -> Page:
     """The page that is asked for; `metrics` gives that of /metrics. Raises Refused."""
     for host in asked.hosts:
-        _check_host(host, asked.address)
+        check_host(host, asked.address)
     if asked.method not in METHODS:
         raise Refused(405, "Only GET and HEAD are understood: there is nothing to change here.")
     path = _PATHS.get(asked.path)
     if path is None:
-        raise Refused(404, f"There is no {quote(asked.path[:_SHOWN])} here: / lists what there is.")
+        raise Refused(404, f"There is no {quote(asked.path[:SHOWN])} here: / lists what there is.")
     for name in asked.parameters:
         if name not in path.parameters:
             takes = " and ".join(path.parameters) or "none"
-            raise Refused(400, f'"{quote(name[:_SHOWN])}" is no parameter of {asked.path}, which takes {takes}.')
+            raise Refused(400, f'"{quote(name[:SHOWN])}" is no parameter of {asked.path}, which takes {takes}.')
     return metrics() if asked.path == "/metrics" else path.show(facts, asked)
-
-
-def _check_host(said: str, own: str) -> None:
-    """Against DNS rebinding: a page of evil.example may make its own name mean 127.0.0.1, and read what we say."""
-    host = said[1:].partition("]")[0] if said.startswith("[") else said.partition(":")[0]
-    if host.lower() in ("", "localhost"):
-        return
-    try:
-        ip_address(host)
-    except ValueError:
-        raise Refused(403, f"Ask for this page by address, as in http://{own}/, or as localhost.") from None
 
 
 # The pages
@@ -91,21 +58,21 @@ def _check_host(said: str, own: str) -> None:
 
 def _index(facts: Facts, asked: Asked) -> Page:
     lines = [f"{path:12} {each.about}" for path, each in _PATHS.items()]
-    return _text("\n".join([f"meshdns {__version__}", "", *lines]))
+    return text_page("\n".join([f"meshdns {__version__}", "", *lines]))
 
 
 def _healthz(facts: Facts, asked: Asked) -> Page:
-    return _text("ok")
+    return text_page("ok")
 
 
 def _readyz(facts: Facts, asked: Asked) -> Page:
     if reason := unready(facts):
         raise Refused(503, reason)
-    return _text("ready")
+    return text_page("ready")
 
 
 def _status(facts: Facts, asked: Asked) -> Page:
-    return _json(overview(facts))
+    return json_page(overview(facts))
 
 
 def _table(facts: Facts, asked: Asked) -> Page:
@@ -128,7 +95,7 @@ def _entry(held: Table, host: str) -> Entry:
     asked = host.lower().removesuffix(".")
     if entry := held.entries.get(asked):
         return entry
-    shown = quote(asked[:_SHOWN], safe="*")
+    shown = quote(asked[:SHOWN], safe="*")
     raise Refused(404, f"{shown} is no host of the table: /v1/explain?name={shown} says what the mesh makes of it.")
 
 
@@ -139,8 +106,8 @@ def _explain(facts: Facts, asked: Asked) -> Page:
     try:
         question = names.parse(name), wire.parse_type(asked.parameters.get("type", "A"))
     except ValueError as error:
-        raise Refused(400, f"{str(error)[: 2 * _SHOWN]}.") from None
-    return _json(explained(facts, *question))
+        raise Refused(400, f"{str(error)[: 2 * SHOWN]}.") from None
+    return json_page(explained(facts, *question))
 
 
 _PATHS = {
@@ -154,29 +121,10 @@ _PATHS = {
 }
 
 
-def _text(text: str) -> Page:
-    return Page(TEXT, f"{text}\n".encode())
-
-
-def _json(value: object) -> Page:
-    return Page(JSON, json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n")
-
-
 def _wants_istio(accept: str) -> bool:
     """Whether the client takes JSON, and has not said that it takes our lines, too."""
     taken = {one.partition(";")[0].strip().lower() for one in accept.split(",")}
     return JSON in taken and LINES not in taken
-
-
-def pieces(lines: Iterable[str]) -> Iterator[bytes]:
-    """Lines in pieces of some that are made quickly."""
-    piece: list[str] = []
-    for line in lines:
-        piece.append(line + "\n")
-        if len(piece) >= STATUS_PIECE:
-            yield "".join(piece).encode()
-            piece.clear()
-    yield "".join(piece).encode()
 
 
 def istio_pieces(entries: Mapping[str, Entry]) -> Iterator[bytes]:

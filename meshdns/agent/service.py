@@ -2,10 +2,12 @@
 
 import gc
 import resource
+import secrets
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -16,6 +18,7 @@ from twisted.python import usage
 
 from meshdns import __version__, defaults, names
 from meshdns.agent.access import Access
+from meshdns.agent.addresses import Addresses, from_upstream
 from meshdns.agent.batch import Batch
 from meshdns.agent.cache import Cache
 from meshdns.agent.config import AgentConfig, load
@@ -24,24 +27,29 @@ from meshdns.agent.facts import TableSource
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.lifetimes import Limits
 from meshdns.agent.lookups import Lookups
+from meshdns.agent.poller import Poller
 from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.routes import Routes
 from meshdns.agent.secure import Secure
 from meshdns.agent.servers import Options as UpstreamOptions
 from meshdns.agent.shortway import ShortWay
+from meshdns.agent.snapshot import Snapshot
 from meshdns.agent.special import Special
 from meshdns.agent.status import Facts, StatusPage
 from meshdns.agent.steps import Result
+from meshdns.agent.subscription import Subscription
 from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
 from meshdns.agent.watch import Watch
 from meshdns.host import resolvconf
+from meshdns.net.tls import ClientTls, TrustProblem
 from meshdns.settings import Invalid
 from meshdns.table import Table
 from meshdns.values import Server
 from meshdns.wire import Ask
 
 _log = Logger()
+_TOKEN_OCTETS = 4096
 
 
 class Options(usage.Options):
@@ -111,6 +119,7 @@ class AgentService(Service):
         )
         self._doors.tell_queries(config.log.queries)
         self._open_manifests = open_manifests
+        self._snapshot: Snapshot | None = None
         self._table = self._table_source(config)
         self._watch = self._watch_resolv_conf(config)
         self._started = clock()
@@ -144,6 +153,8 @@ class AgentService(Service):
     async def _stop(self) -> None:
         self._watch.stop()
         self._table.stop()
+        if self._snapshot is not None:
+            await self._snapshot.close()
         await self._doors.close()
         for upstream in self._routes.groups:
             await upstream.stop()
@@ -158,9 +169,11 @@ class AgentService(Service):
         except Invalid as invalid:
             _log.error("the configuration stays as it was, since the new one cannot be used:\n{why}", why=str(invalid))
             return
+        moved = (config.table, config.workload) != (self._config.table, self._config.workload)
         try:
+            table = self._table_source(config) if moved else self._table
             self._listen(config)
-        except CannotListenError as error:
+        except (CannotListenError, TrustProblem) as error:
             self._listen(self._config)
             _log.error("the configuration stays as it was: {why}", why=str(error))
             return
@@ -174,9 +187,9 @@ class AgentService(Service):
         self._resolver.move(_place(config, self._conf))
         self._access.allow(config.allow)
         self._doors.tell_queries(config.log.queries)
-        if (config.table, config.workload) != (before.table, before.workload):
+        if moved:
             self._table.stop()
-            self._table = self._table_source(config)
+            self._table = table
             self._table.start()
         self._status.facts = self._facts(config)
         self._watch.stop()
@@ -252,7 +265,34 @@ class AgentService(Service):
     def _table_source(self, config: AgentConfig) -> TableSource:
         if config.table.file:
             return TableFile(config.table.file, self._adopt, self._reactor)
-        return self._open_manifests(config, self._adopt, self._reactor)
+        self._snapshot = Snapshot(config.table.snapshot, self._reactor) if config.table.snapshot else None
+        first = self._snapshot.load() if self._snapshot and self._resolver.authority.table is None else None
+        if first is not None:
+            self._adopt(first)
+        if config.table.manifests is not None:
+            return self._open_manifests(config, self._keep, self._reactor)
+        return self._poller(config, first or self._resolver.authority.table)
+
+    def _poller(self, config: AgentConfig, first: Table | None) -> Poller:
+        """Raises TrustProblem."""
+        said, where = config.table.control_plane, config.workload
+        assert said is not None  # one of three, as `config` has made sure
+        tls = ClientTls(ca=said.ca, pins=said.pins, certificate=said.certificate, key=said.key)
+        memory = f"{config.table.snapshot}.addresses" if config.table.snapshot else None
+        addresses = Addresses(self._ask_addresses, self._reactor, memory)
+        subscription = Subscription(said.urls, where.cluster, where.network)
+        token = partial(_token, said.token_file)
+        return Poller(subscription, tls, token, addresses, self._keep, self._reactor, _chance, first)
+
+    def _keep(self, table: Table) -> None:
+        """A table of a control plane is answered from, and kept."""
+        self._adopt(table)
+        if self._snapshot is not None:
+            self._snapshot.keep(table)
+
+    def _ask_addresses(self, name: str) -> Deferred[list[str]]:
+        """The addresses of a control plane's name, from upstream servers alone: we must not need ourselves to find it."""
+        return Deferred.fromCoroutine(from_upstream(self._lookups, name, self._reactor.seconds))
 
     def _adopt(self, table: Table) -> None:
         self._resolver.adopt(table)
@@ -269,10 +309,25 @@ class AgentService(Service):
             _log.warn("{note}", note=note)
 
 
+def _token(path: str | None) -> str:
+    """A token file's content, read anew each time; raises OSError."""
+    if path is None:
+        return ""
+    with open(path, encoding="ascii", errors="replace") as opened:
+        return opened.read(_TOKEN_OCTETS).strip()
+
+
+def _chance() -> float:
+    """From 0 to 1."""
+    return secrets.randbelow(1 << 20) / (1 << 20)
+
+
 def _told_source(config: AgentConfig) -> str:
     """Where tables come from, in words."""
     if config.table.file:
         return f"file {config.table.file}"
+    if config.table.control_plane:
+        return f"control plane {', '.join(config.table.control_plane.urls)}"
     paths = [each if isinstance(each, str) else each.manifests for each in config.table.manifests or ()]
     return f"manifests {', '.join(map(str, paths))}"
 

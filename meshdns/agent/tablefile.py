@@ -8,7 +8,7 @@ The file is looked at by stat, through symbolic links, so that a rename, an edit
 import gc
 import os
 import stat
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -35,6 +35,17 @@ class TableFile:
         self._told = False
         self._life = self._watch()
         self._call: IDelayedCall | None = None
+
+    # from the status page
+
+    @property
+    def confirmed(self) -> float | None:
+        return self.last_change
+
+    @property
+    def polls(self) -> Mapping[str, int]:
+        """Nobody is polled."""
+        return {}
 
     # from the root
 

@@ -89,6 +89,11 @@ class Mesh:
         return self.views.view(workload) if self.ready else None
 
     @property
+    def synced(self) -> dict[str, bool]:
+        """Whether each cluster's source has been read once."""
+        return {cluster: source.synced for cluster, source in self.sources.items()}
+
+    @property
     def problems(self) -> list[Problem]:
         """All that is wrong now."""
         found = [problem for source in self.sources.values() for problem in source.problems]

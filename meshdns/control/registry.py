@@ -27,7 +27,7 @@ from meshdns.control.model import (
     Workload,
     WorkloadEntry,
 )
-from meshdns.control.offers import KUBERNETES, of_entry, of_import, of_service, spots_of
+from meshdns.control.offers import KUBERNETES, of_entry, of_import, of_service, service_host, spots_of
 
 _Machines = dict[Ref, Pod | WorkloadEntry]
 
@@ -124,6 +124,14 @@ class Registry:
                 for host, address in each.assigned:
                     found.setdefault(address, set()).update([host] if host else each.hosts)
         return {address: hosts for address, hosts in found.items() if "/" not in address}
+
+    def definitions(self, host: str) -> Iterator[tuple[Ref, str, str]]:
+        """Objects that are for a host and offer nothing there: which, where it stands, and why, as a clause."""
+        for ref, found in self._objects.items():
+            if isinstance(found, Service) and host == service_host(found, self.clusters[ref.cluster].domain):
+                yield ref, found.place, "no endpoint of it is ready" if found.headless else "it has no clusterIP yet"
+            elif isinstance(found, ServiceEntry) and host in found.hosts:
+                yield ref, found.place, _why_nothing(found, host)
 
     # Indexes
 
@@ -247,6 +255,17 @@ class Registry:
     def _precedence(self, offer: Offer) -> tuple[bool, int, str, Ref]:
         """Kubernetes services first, then in the order of the clusters, then the older one, then by name."""
         return offer.registry != KUBERNETES, self._rank[offer.ref.cluster], offer.created, offer.ref
+
+
+def _why_nothing(entry: ServiceEntry, host: str) -> str:
+    """Why a ServiceEntry has no answer for a host of its own."""
+    if entry.resolution == "NONE":
+        return "its resolution is NONE, and it has neither addresses nor endpoints"
+    if entry.addresses:
+        return "its addresses are networks, which are no answer"
+    if host.startswith("*"):
+        return "a wildcard gets no VIP: give it addresses"
+    return 'its label networking.istio.io/enable-autoallocate-ip says "false", and it has no addresses'
 
 
 def _selector(found: Object | None) -> Labels:

@@ -8,10 +8,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshdns import names
 from meshdns.agent.facts import problems
-from meshdns.agent.measures import Mean, measures
+from meshdns.agent.measures import measures
 from meshdns.agent.routes import Routes, asked_for
 from meshdns.agent.servers import Options
 from meshdns.agent.steps import Result
+from meshdns.metrics import Mean
 from meshdns.values import Server, parse_server
 from meshdns.wire import Ask
 from tests.agent import looking

@@ -19,11 +19,12 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from meshdns import __version__, defaults, table
-from meshdns.agent import pages, status
+from meshdns.agent import pages
 from meshdns.agent.facts import overview
 from meshdns.agent.ledger import BOUNDS, SAMPLE, SOURCES
 from meshdns.agent.status import Facts, StatusPage
 from meshdns.agent.steps import Failed
+from meshdns.net import site
 from tests.agent.looking import Servers, Source, facts_of, server
 from tests.agent.mesh import HOSTS, Mesh
 
@@ -517,7 +518,7 @@ class LargeTableTests(PageTests):
     async def test_client_that_does_not_read(self) -> None:
         """It is waited for, then given up: it may hold an old table in memory."""
         self.patch(pages, "dump", lambda held: repeat("x" * 1000))
-        self.patch(status, "STATUS_REQUEST", 0.2)
+        self.patch(site, "STATUS_REQUEST", 0.2)
 
         def stall() -> bytes:
             connection = self.connect()
@@ -544,7 +545,7 @@ class LargeTableTests(PageTests):
 class ConnectionTests(PageTests):
     async def test_hoarder(self) -> None:
         """At most so many connections; the one idle longest makes room, so others always get in."""
-        self.patch(status, "STATUS_CONNECTIONS", 5)
+        self.patch(site, "STATUS_CONNECTIONS", 5)
 
         def hoard() -> list[bytes]:
             connections = [self.connect() for _ in range(12)]

@@ -3,3 +3,9 @@
 from twisted.application.service import ServiceMaker
 
 agent = ServiceMaker("meshdns", "meshdns.embedded", "the mesh's DNS proxy beside a workload", "meshdns")
+control = ServiceMaker(
+    "meshdns-control",
+    "meshdns.control.service",
+    "the mesh's control plane, which gives agents their tables",
+    "meshdns-control",
+)

@@ -1,0 +1,100 @@
+"""Inside: the tokens file: whose a bearer token is (rule X10). Tokens themselves stand nowhere, only their hashes.
+
+A file's bytes enter, `Token`s leave, or every problem at once; and a file's text for tokens. A token has 256 random bits, so that a
+plain SHA-256 of it cannot be guessed backwards. It must never know who presents one.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+import attrs
+
+from meshdns.settings import Stated, label, listed, read, scalar, section, setting, word
+from meshdns.values import quote
+
+PREFIX = "mdt_"  # so that secret scanners know one when they see it
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_HEAD = """\
+# Who may poll with a token. `meshdns token add`, `list` and `remove` keep this file; of the tokens it holds hashes only.
+"""
+
+
+def hashed(token: str) -> str:
+    """What the file says of a token."""
+    return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+def _hash(text: str) -> str:
+    if not _HASH.fullmatch(text):
+        raise ValueError(f"{quote(text)} is no hash; write sha256: and 64 hex digits, as `meshdns token add` does")
+    return text
+
+
+def _time(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time in UTC."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise ValueError(f"{quote(text)} is no time; write it like 2027-01-31T00:00:00Z") from None
+
+
+def time_text(seconds: float) -> str:
+    """The same as text."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@attrs.frozen(kw_only=True)
+class Token:
+    """Whose a token is. `id` tells it from others, for people; `expires` in seconds since 1970, None for never."""
+
+    id: str = setting(label)
+    hash: str = setting(scalar(_hash))
+    namespace: str = setting(label)
+    service_account: str = setting(word, "default")
+    expires: float | None = setting(scalar(_time), None)
+
+
+def _apart(stated: Stated) -> Iterator[tuple[str, str]]:
+    tokens: tuple[Token, ...] = stated.values.get("tokens", ())
+    for name in ("id", "hash"):
+        values = [getattr(each, name) for each in tokens]
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            yield "tokens", f"two tokens have the {name} {quote(twice)}; remove one"
+
+
+@attrs.frozen(kw_only=True)
+class _File:
+    tokens: tuple[Token, ...] = setting(listed(section(Token)), ())
+
+
+_file = section(_File, _apart)
+
+
+def parse(data: bytes, file: str) -> tuple[Token, ...]:
+    """The tokens of a file's content; raises settings.Invalid with every problem."""
+    if not data.strip() or all(line.lstrip().startswith(b"#") for line in data.splitlines() if line.strip()):
+        return ()
+    return read(data, file, _file).tokens
+
+
+def text(tokens: Iterable[Token]) -> str:
+    """A file with these tokens."""
+    lines = [_HEAD, "tokens:\n"]
+    for each in tokens:
+        until = f", expires: {time_text(each.expires)}" if each.expires is not None else ""
+        whose = f"namespace: {each.namespace}, service_account: {each.service_account}{until}"
+        lines.append(f'  - {{id: {each.id}, {whose}, hash: "{each.hash}"}}\n')
+    return "".join(lines) if len(lines) > 2 else f"{_HEAD}tokens: []\n"
+
+
+def find(tokens: Iterable[Token], presented: str) -> Token | None:
+    """The token that was presented; in the same time whether it is there or not."""
+    wanted = hashed(presented)
+    found = None
+    for each in tokens:
+        if hmac.compare_digest(each.hash, wanted):
+            found = each
+    return found

@@ -1,0 +1,1 @@
+"""Outside: what both sides need of the network."""

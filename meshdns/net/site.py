@@ -1,0 +1,248 @@
+"""Outside: a bounded HTTP site: what slow, silent and hoarding clients may hold has a limit, and a refusal says what to do.
+
+A function that finds pages enters; requests come in, and what it finds goes out. Both sides have their status page of it, and
+the control plane its long poll. It must never know what a page says.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web import http, server
+from twisted.web.resource import Resource
+
+from meshdns import __version__
+from meshdns.defaults import STATUS_CONNECTIONS, STATUS_HEADERS, STATUS_IDLE, STATUS_LINE, STATUS_REQUEST
+from meshdns.web import METHODS, Asked, Page, Refused
+
+PROBLEM = "application/problem+json"
+
+
+class Pages(Resource):
+    """Every path: a page, or a refusal as problem JSON (RFC 9457)."""
+
+    isLeaf = True
+
+    def __init__(self, find_page: Callable[[Asked], Page]) -> None:
+        super().__init__()
+        self._find = find_page
+
+    def render(self, request: "Request") -> bytes | int:
+        try:
+            page = self._find(request.asked())
+        except Refused as refused:
+            return request.refuse(refused)
+        request.setHeader(b"Content-Type", page.type.encode())
+        if page.etag:
+            request.setHeader(b"Vary", b"Accept")
+            if request.setETag(page.etag.encode()) is http.CACHED:
+                return b""
+        if isinstance(page.content, bytes):
+            return request.whole(page.content)
+        if request.method == b"HEAD":
+            return b""
+        Pieces(request, page.content).start()
+        return server.NOT_DONE_YET
+
+
+class Request(server.Request):
+    """A request whose body nobody reads, answered in time or not at all."""
+
+    _deadline: IDelayedCall | None = None
+
+    def asked(self) -> Asked:
+        """The request as a value; of a parameter given twice the last one counts."""
+        own = self.getHost()
+        parameters = {_text(name): _text(values[-1]) for name, values in (self.args or {}).items()}
+        hosts, accept = (self.requestHeaders.getRawHeaders(name) or [] for name in (b"Host", b"Accept"))
+        address = f"[{own.host}]:{own.port}" if ":" in own.host else f"{own.host}:{own.port}"
+        path = self.path.decode("latin-1")
+        return Asked(_text(self.method), path, parameters, [*map(_text, hosts)], _text(b",".join(accept)), address)
+
+    def whole(self, content: bytes) -> bytes:
+        """A body, or only its length where the method is HEAD."""
+        self.setHeader(b"Content-Length", b"%d" % len(content))
+        return b"" if self.method == b"HEAD" else content
+
+    def refuse(self, refused: Refused) -> bytes:
+        """The body of a refusal."""
+        self.setResponseCode(refused.code)
+        self.setHeader(b"Content-Type", PROBLEM.encode())
+        if refused.code == http.NOT_ALLOWED:
+            self.setHeader(b"Allow", ", ".join(METHODS).encode())
+        if refused.code == http.UNAUTHORIZED:
+            self.setHeader(b"WWW-Authenticate", b"Bearer")
+        if refused.code == http.SERVICE_UNAVAILABLE:
+            self.setHeader(b"Retry-After", b"1")
+        title = http.RESPONSES[refused.code].decode()
+        problem = {"type": "about:blank", "title": title, "status": refused.code, "detail": refused.detail}
+        return self.whole(json.dumps(problem, ensure_ascii=False).encode() + b"\n")
+
+    def keep(self) -> None:
+        """It is parked, and whoever parked it sees to its end."""
+        self._finished(None)
+
+    def resume(self) -> None:
+        """It is answered now, and has its time again to be taken."""
+        channel = cast(Channel, self.channel)
+        self._finished(None)
+        self._deadline = channel.callLater(STATUS_REQUEST, channel.abort)
+
+    # from the channel
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A body is not wanted, so none is kept."""
+
+    def process(self) -> None:
+        channel = cast(Channel, self.channel)
+        self._deadline = channel.callLater(STATUS_REQUEST, channel.abort)
+        self.notifyFinish().addBoth(self._finished)
+        self.setHeader(b"Cache-Control", b"no-cache")
+        self.setHeader(b"X-Content-Type-Options", b"nosniff")
+        super().process()
+
+    def setHeader(self, name: bytes, value: bytes) -> None:
+        super().setHeader(name, b"meshdns/" + __version__.encode() if name == b"Server" else value)
+
+    def _finished(self, _: object) -> None:
+        if self._deadline and self._deadline.active():
+            self._deadline.cancel()
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        self._log.failure("please report this bug: {path}", reason, path=self.path)
+        self.write(self.refuse(Refused(http.INTERNAL_SERVER_ERROR, "A bug of meshdns; its log says more.")))
+        self.finish()
+        return reason
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "replace")
+
+
+class Pieces:
+    """Sends pieces as the client takes them, one in each turn of the reactor: packets come first."""
+
+    def __init__(self, request: Request, pieces: Iterator[bytes]) -> None:
+        self._request = request
+        self._pieces = pieces
+        self._call: IDelayedCall | None = None
+        self._paused = False
+        request.notifyFinish().addErrback(lambda _: self.pauseProducing())
+
+    def start(self) -> None:
+        self._request.registerProducer(self, True)
+        self.resumeProducing()
+
+    def _turn(self) -> None:
+        self._call = None
+        piece = next(self._pieces, None)
+        if piece is None:
+            self._request.unregisterProducer()
+            self._request.finish()
+            return
+        self._request.write(piece)
+        if not self._paused:
+            self.resumeProducing()
+
+    # from the transport
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if self._call is None:
+            self._call = self._request.channel.callLater(0, self._turn)
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def stopProducing(self) -> None:
+        self.pauseProducing()
+
+
+class Channel(http.HTTPChannel):
+    """One connection. What a slow or silent client may hold is bounded."""
+
+    MAX_LENGTH = STATUS_LINE
+    totalHeadersSize = STATUS_HEADERS
+    site: "Site"
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.site.opened(self)
+
+    def allContentReceived(self) -> None:
+        self.site.active(self)
+        super().allContentReceived()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.site.closed(self)
+
+    def timeoutConnection(self) -> None:
+        """A connection is idle, of which the log need not hear."""
+        self.abort()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._respondToBadRequestAndDisconnect()
+
+    def abort(self) -> None:
+        cast(ITCPTransport, self.transport).abortConnection()
+
+
+class Site(server.Site):
+    """All connections: at most so many, the one idle longest makes room. There is no access log."""
+
+    protocol = cast(Any, Channel)  # the stock one may turn into HTTP/2, which needs TLS
+    requestFactory = Request
+    noisy = False
+
+    def __init__(
+        self, root: Resource, reactor: Any, *, connections: int | None = None, idle: float = STATUS_IDLE
+    ) -> None:
+        """`connections` open at once, by default those of a status page; `idle` seconds without a request."""
+        super().__init__(root, timeout=idle, reactor=reactor, parsePOSTFormSubmission=False)
+        self._most = connections
+        self._open: dict[Channel, None] = {}  # the one idle longest first
+        self._when_closed: Deferred[None] | None = None
+
+    def startFactory(self) -> None:
+        """The stock one opens a log, and wakes up each second to know the time for it."""
+
+    def stopFactory(self) -> None:
+        pass
+
+    def log(self, request: object) -> None:
+        pass
+
+    async def abort(self) -> None:
+        """End every connection."""
+        if self._open:
+            self._when_closed = Deferred()
+            for channel in list(self._open):
+                channel.abort()
+            await self._when_closed
+
+    # from the channels
+
+    def opened(self, channel: Channel) -> None:
+        self._open[channel] = None
+        if len(self._open) > (STATUS_CONNECTIONS if self._most is None else self._most):
+            oldest = next(iter(self._open))
+            # Its end is told later only, and in a burst of connections each must put out another one.
+            del self._open[oldest]
+            oldest.abort()
+
+    def active(self, channel: Channel) -> None:
+        self._open[channel] = self._open.pop(channel, None)
+
+    def closed(self, channel: Channel) -> None:
+        self._open.pop(channel, None)
+        if self._when_closed and not self._open:
+            done, self._when_closed = self._when_closed, None
+            done.callback(None)
