@@ -3,6 +3,7 @@
 PYTHON ?= python3
 TESTS ?= tests
 CONFIG ?= examples/agent.yaml
+DEMO ?= meshdns-demo
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -21,26 +22,24 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench clean python-is-fit
+.PHONY: help run agent test lint bench clean python-is-fit
 
 help:
-	@echo "make run    install meshdns into .venv and run the agent on examples/, in the foreground"
+	@echo "make run    install meshdns into .venv and run a control plane and an agent on a sample mesh in $(DEMO)/"
+	@echo "make agent  install it, and run an agent alone with $(CONFIG)"
 	@echo "make test   install it with what the tests need, and run them (TESTS=tests.test_names runs some)"
 	@echo "make lint   ruff, ruff format --check and mypy"
 	@echo "make bench  measure it beside unbound and dnsmasq (BENCH=relay runs one)"
 	@echo "make clean  remove .venv and all that was built"
 	@echo
-	@echo "PYTHON=/path/to/python3 chooses the Python, 3.11 or newer; CONFIG=FILE what 'make run' runs."
+	@echo "PYTHON=/path/to/python3 chooses the Python, 3.11 or newer."
 
 run: .venv/.run
-	@echo
-	@echo "Starting the agent on 127.0.0.1:15053 with $(CONFIG); Ctrl-C ends it. Try, in another terminal:"
-	@echo
-	@echo "  dig @127.0.0.1 -p 15053 +noall +answer productpage.ns1.svc.cluster.local"
-	@echo "  dig @127.0.0.1 -p 15053 +noall +answer productpage.ns1.svc.cluster.local.ns1.svc.cluster.local"
-	@echo "  dig @127.0.0.1 -p 15053 +noall +answer AAAA db1.example.com"
-	@echo
-	@command -v dig >/dev/null || { echo "(dig is in the package bind9-dnsutils.)"; echo; }
+	@command -v dig >/dev/null || echo "(dig is in the package bind9-dnsutils.)"
+	@$(BIN)/meshdns demo $(DEMO) & demo=$$!; trap "kill $$demo" INT TERM; \
+	    wait $$demo || wait $$demo; case $$? in 0|143) ;; *) exit 1 ;; esac
+
+agent: .venv/.run
 	@$(BIN)/twistd -n --pidfile= meshdns --config '$(CONFIG)' & agent=$$!; trap "kill $$agent" INT TERM; \
 	    wait $$agent || wait $$agent; case $$? in 0|143) ;; *) exit 1 ;; esac
 

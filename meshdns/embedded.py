@@ -10,20 +10,24 @@ from collections.abc import Callable, Mapping
 from os.path import dirname, isdir, join
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.internet import reactor as twisted_reactor
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
 from meshdns import defaults, names
-from meshdns.agent.config import AgentConfig
+from meshdns.agent.config import AgentConfig, load
 from meshdns.agent.service import AgentService, Options, prepare
 from meshdns.clusters import Cluster as ClusterSection
 from meshdns.control import model
+from meshdns.control.config import load as load_control
 from meshdns.control.leases import MemoryLeases, SqliteLeases, StoreProblem
 from meshdns.control.mesh import Mesh
+from meshdns.control.service import ControlService
 from meshdns.control.sources.files import Files
 from meshdns.control.vips import Ranges
 from meshdns.net.tls import TrustProblem
+from meshdns.settings import Invalid
 from meshdns.table import Table
 from meshdns.values import parse_network
 
@@ -41,6 +45,30 @@ def makeService(options: Options) -> AgentService:
     except TrustProblem as problem:
         sys.stderr.write(f"meshdns cannot start: {problem}\n")
         raise SystemExit(1) from None
+
+
+def run_both(control: str, agent: str) -> str:
+    """Run a control plane and an agent with these configurations in this process, until a signal; why not, "" when all was
+    well."""
+    reactor: Any = twisted_reactor
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
+    prepare(reactor)
+    try:
+        services: list[Service] = [
+            ControlService(control, load_control(control), reactor),
+            AgentService(agent, load(agent), reactor, Manifests),
+        ]
+    except Invalid as invalid:
+        return f"the configuration cannot be used:\n{invalid}"
+    except (TrustProblem, StoreProblem) as problem:
+        return f"it cannot start: {problem}"
+    for service in services:
+        service.privilegedStartService()
+    for service in services:
+        service.startService()
+        reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    return ""
 
 
 class Manifests:

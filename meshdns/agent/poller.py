@@ -21,7 +21,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone, _HTTP11ClientFactory
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -79,7 +79,7 @@ class Poller:
             subscription.held = first.generation
             self.last_change = reactor.seconds()
         self._address = ""  # where the last connection went
-        self._pool = HTTPConnectionPool(reactor, persistent=True)
+        self._pool = _Pool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = 1
         self._pool.cachedConnectionTimeout = 30
         self._pool.retryAutomatically = False
@@ -119,7 +119,7 @@ class Poller:
         now = self.subscription.first()
         while not self._stopping:
             if now.notice:
-                level = _log.info if "again" in now.notice else _log.warn
+                level = _log.warn if self.subscription.trouble else _log.info
                 level("{notice}", notice=now.notice)
             if now.delay:
                 await deferLater(self._reactor, now.delay)
@@ -228,6 +228,16 @@ class Poller:
                 if number == len(found):
                     raise
         return None
+
+
+class _Quiet(_HTTP11ClientFactory):
+    """One line in the log for each connection is too many."""
+
+    noisy = False
+
+
+class _Pool(HTTPConnectionPool):
+    _factory = _Quiet
 
 
 @implementer(IAgentEndpointFactory)

@@ -17,11 +17,14 @@ INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 # name -> module, one line for --help, which of the shared options it takes
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "check": ("meshdns.cli.check", "validate configurations and name tables", ("json",)),
+    "check": ("meshdns.cli.check", "validate configurations, name tables and manifests", ("json",)),
     "query": ("meshdns.cli.query", "ask the agent; show the answer and where it came from", ("config", "json")),
     "explain": ("meshdns.cli.explain", "show step by step how the agent decides on a name", ("config", "json")),
     "table": ("meshdns.cli.table", "show the agent's current name table", ("config", "json")),
     "status": ("meshdns.cli.status", "show the agent's health", ("config", "json")),
+    "pin": ("meshdns.cli.pin", "print the pins of certificates", ("json",)),
+    "token": ("meshdns.cli.token", "add, list and remove tokens that agents poll with", ("json",)),
+    "demo": ("meshdns.cli.demo", "run a control plane and an agent on a sample mesh of two clusters", ()),
 }
 
 _EXITS = "Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 the agent is not running, 4 degraded or stale."

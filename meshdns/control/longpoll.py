@@ -23,7 +23,7 @@ from meshdns import exchange
 from meshdns.control.identity import Identity, Refusal
 from meshdns.control.model import Workload
 from meshdns.control.views import View
-from meshdns.defaults import PACKED_BODIES, PARKED_POLLS, POLL_TOLD, POLL_WAKE
+from meshdns.defaults import PACKED_BODIES, PARKED_POLLS, POLL_MOST, POLL_TOLD, POLL_WAKE
 from meshdns.entries import Entry
 from meshdns.exchange import Poll
 from meshdns.metrics import Buckets
@@ -172,9 +172,13 @@ class LongPoll(Resource):
 
     def _note(self, request: Request, poll: Poll, identity: Identity, workload: Workload) -> Agent:
         """Remember who polls, the last ones longest."""
-        key = request.getClientAddress().host, identity.how
+        address, now = request.getClientAddress(), self._clock.seconds()
+        key = f"{address.host} port {address.port}", identity.how
         known = poll.known[0] if poll.known else ""
-        agent = self.agents[key] = Agent(key[0], identity, workload, known, self._clock.seconds())
+        agent = self.agents[key] = Agent(key[0], identity, workload, known, now)
+        for other, each in list(self.agents.items())[:2]:  # those that have not polled longest
+            if not each.parked and now - each.since > POLL_MOST:
+                del self.agents[other]
         self.agents.move_to_end(key)
         while len(self.agents) > PARKED_POLLS:
             self.agents.popitem(last=False)
