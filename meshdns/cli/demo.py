@@ -5,7 +5,7 @@ of it is left behind, to look at and to change.
 import argparse
 import os
 import shutil
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from meshdns.cli import DONE, FAILED
