@@ -46,7 +46,9 @@ class View:
     hosts: int = 0
     _total: int = 0  # of the entries, modulo 2**128
     _past: dict[str, int] = attrs.field(factory=dict)  # generation -> how many changes had been made
-    _changed: list[frozenset[str]] = attrs.field(factory=list)  # the last of them
+    _changed: list[Mapping[str, bool]] = attrs.field(
+        factory=list
+    )  # the last of them: hosts, and whether each was there before
     _made: int = 0  # changes in all
 
     @property
@@ -72,11 +74,11 @@ class View:
         """The lines of what changed since a generation; None where that is not known any more."""
         if base not in self._past:
             return None
-        since = self._past[base]
-        hosts = frozenset[str]().union(
-            *self._changed[len(self._changed) - (self._made - since) :] if since < self._made else ()
-        )
-        rows = [(host, self.entry(host)) for host in sorted(hosts)]
+        later = self._changed[len(self._changed) - (self._made - self._past[base]) :]
+        had: dict[str, bool] = {}
+        for changed in later:
+            had = {**changed, **had}  # what was there at the base, not in between
+        rows = [(host, entry) for host in sorted(had) if (entry := self.entry(host)) is not None or had[host]]
         return delta_lines(base, self.generation, self.hosts, self.zones, TABLE_TTL, rows)
 
     # from Views
@@ -86,7 +88,7 @@ class View:
         self._past.setdefault(self.generation, self._made)
         self._total += became.weight
         self.hosts += became.count
-        self._changed.append(frozenset(became.hosts))
+        self._changed.append({host: had for host, (_, _, had) in became.hosts.items()})
         self._made += 1
         if len(self._changed) > VIEW_GENERATIONS:
             del self._changed[0]
@@ -102,9 +104,10 @@ class View:
 
 @attrs.frozen
 class Became:
-    """Hosts that answer otherwise: what each adds to the sum of weights and to the number of hosts, and all together."""
+    """Hosts that answer otherwise: what each adds to the sum of weights and to the number of hosts, and whether it was there
+    before; and the sums of all."""
 
-    hosts: Mapping[str, tuple[int, int]]
+    hosts: Mapping[str, tuple[int, int, bool]]
     weight: int
     count: int
 
@@ -116,6 +119,7 @@ class Became:
                 host: (
                     (weigh(new.line) if new else 0) - (weigh(old.line) if old else 0),
                     (new is not None) - (old is not None),
+                    old is not None,
                 )
                 for host, old, new in rows
                 if new != old
@@ -123,8 +127,8 @@ class Became:
         )
 
     @classmethod
-    def sum(cls, hosts: Mapping[str, tuple[int, int]]) -> "Became":
-        return cls(hosts, sum(weight for weight, _ in hosts.values()), sum(count for _, count in hosts.values()))
+    def sum(cls, hosts: Mapping[str, tuple[int, int, bool]]) -> "Became":
+        return cls(hosts, sum(each[0] for each in hosts.values()), sum(each[1] for each in hosts.values()))
 
     def over(self, below: "Became", apart: Collection[str]) -> "Became":
         """This, and what became of the hosts below that are not `apart`."""
