@@ -17,7 +17,6 @@ from meshdns.defaults import MANIFEST_PROBLEMS
 from meshdns.values import quote
 
 T = TypeVar("T")
-_EMPTY = Value("map", 0)
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,9}")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _KINDS = {"text": "a text", "list": "a list", "map": "keys with values", "nothing": "nothing"}
@@ -70,7 +69,7 @@ class Fields:
 
     def map(self, name: str) -> "Fields":
         """A map; an empty one where there is none."""
-        return Fields(self.get(name, "map") or _EMPTY, self._at(name), self.sheet)
+        return Fields(self.get(name, "map") or Value("map", self.line(name)), self._at(name), self.sheet)
 
     def maps(self, name: str) -> Iterator["Fields"]:
         """A list of maps."""

@@ -212,8 +212,9 @@ def _endpoints(ref: Ref, meta: Fields, document: Fields) -> Object:
 
 def _pod(ref: Ref, meta: Fields, document: Fields) -> Object:
     spec, status = document.map("spec"), document.map("status")
+    single = status.text("podIP", address, "")
     addresses = [ip for each in status.maps("podIPs") if (ip := each.text("ip", address, ""))]
-    addresses = addresses or [ip for ip in (status.text("podIP", address, ""),) if ip]
+    addresses = addresses or [ip for ip in (single,) if ip]
     ready = any(
         each.text("type", str, "") == "Ready" and each.text("status", str, "") == "True"
         for each in status.maps("conditions")
