@@ -77,8 +77,7 @@ def _context(method: int, certificate: str | None, key: str | None) -> SSL.Conte
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     if certificate and key:
         _named(certificate, lambda: context.use_certificate_chain_file(certificate), "holds no certificate as PEM")
-        _named(key, lambda: context.use_privatekey_file(key), "holds no private key as PEM")
-        _named(key, context.check_privatekey, f"is not the key of {certificate}")
+        _named(key, lambda: context.use_privatekey_file(key), f"is not the key of {certificate}, as PEM")
     return context
 
 
