@@ -99,7 +99,7 @@ def problems(facts: Facts) -> list[str]:
     """What is not as it should be, as sentences."""
     found = [reason] if (reason := unready(facts)) else []
     if facts.held is not None and (trouble := facts.trouble()):
-        found.append(f"The name table may be old: {facts.table_source}: {trouble}. What was good last stays in force.")
+        found.append(f"The name table is old: {facts.table_source}: {trouble}. The last good one stays in force.")
     return [*found, *_silent(facts.upstream.status())]
 
 

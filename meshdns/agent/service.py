@@ -169,7 +169,10 @@ class AgentService(Service):
         except Invalid as invalid:
             _log.error("the configuration stays as it was, since the new one cannot be used:\n{why}", why=str(invalid))
             return
-        moved = (config.table, config.workload) != (self._config.table, self._config.workload)
+        # A file says the same to every workload.
+        moved = config.table != self._config.table or (
+            not config.table.file and config.workload != self._config.workload
+        )
         try:
             table = self._table_source(config) if moved else self._table
             self._listen(config)

@@ -23,6 +23,7 @@ from meshdns.wire import AD, CD, DO, RD, Ask, Body, Edns
 # Zone transfers, signatures of messages and all types at once are no plain matter.
 _ODD_TYPES = frozenset(wire.TYPES[word].to_bytes(2) for word in ("OPT", "TKEY", "TSIG", "IXFR", "AXFR", "ANY"))
 _IN = b"\x00\x01"
+_SHORTEST = 12 + 3 + 4  # octets of a header and a question for a name of one letter
 _OPT = 11  # octets of an OPT record without options
 
 
@@ -103,6 +104,8 @@ class ShortWay:
             return False
         flags, size = head
         end = len(packet) - size
+        if end < _SHORTEST:
+            return False
         question = packet[12:end]
         name = question[:-4].lower()
         if question[-2:] != _IN or not self.resolver.is_foreign(name) or question[-4:-2] in _ODD_TYPES:

@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "status": ("meshdns.cli.status", "show the agent's health", ("config", "json")),
     "pin": ("meshdns.cli.pin", "print the pins of certificates", ("json",)),
     "token": ("meshdns.cli.token", "add, list and remove tokens that agents poll with", ("json",)),
-    "demo": ("meshdns.cli.demo", "run a control plane and an agent on a sample mesh of two clusters", ()),
+    "demo": ("meshdns.cli.demo", "run a control plane and an agent on a sample mesh", ()),
 }
 
 _EXITS = "Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 the agent is not running, 4 degraded or stale."

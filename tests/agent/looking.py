@@ -20,6 +20,12 @@ class Source:
     updates: int = 1
     failures: int = 0
     last_change: float | None = 100.0
+    confirmed: float | None = 100.0
+    trouble: str = ""
+    polls: dict[str, int] = attrs.field(factory=dict)
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 def server(label: str = "10.0.0.53:53", state: str = "up", **changes: Any) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from meshdns.settings import Endpoint, Invalid, Server
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((ROOT / "etc" / "agent.schema.json").read_text())
 HEAD = "workload: {namespace: ns1}\ntable: {file: t.json}\n"  # what each file needs; the rest begins in line 3
-NOT_YET = "not in this version yet (0.1)"
 NO_VALUE = "has no value; write one, or take the line out for the default"
 NOT_DOMAIN = 'is not a domain; letters, digits, "-" and "_" between dots are possible'
 NOT_LABEL = 'is not a DNS label; lower-case letters, digits and inner "-" are possible, at most 63'
@@ -30,8 +29,6 @@ NOT_WORD = "is not one word; at most 253 characters without spaces are possible"
 NOT_URL = "is not the URL of a control plane; write it like https://control.example:15012"
 NOT_PIN = 'is not a pin; write sha256/ and 44 characters of Base64, as "meshdns pin" prints them'
 ONE_TABLE = "one of control_plane, manifests, file is required"
-NO_MANIFESTS = f"3: table.manifests: {NOT_YET}: use table.file"
-NO_CONTROL = f"3: table.control_plane: {NOT_YET}: use table.file"
 NOT_LIST = "a list is wanted here; write"
 NOT_ALLOWED = "is none of loopback, any, an address, a network like 10.0.0.0/8"
 EMPTY = "the list is empty; put a value in, or take the line out for the default"
@@ -154,11 +151,10 @@ log: {queries: on}
             self.assertEqual([], problems(HEAD + text), text)
 
     def test_contract_sample(self) -> None:
-        """The sample in the contract: all its keys are known; what this version cannot do is told, and nothing else."""
+        """The sample in the contract, with one of its three tables."""
         sample = CONTRACT.replace("      file: nametable.json\n", "").replace("      manifests: [mesh/]\n", "")
         self.assertEqual(
-            [f"8: table.control_plane: {NOT_YET}: use table.file",
-             f"9: table.snapshot: {NOT_YET}: take it out, table.file is read at each start"],
+            [],
             problems(sample),
         )  # fmt: skip
 
@@ -343,6 +339,7 @@ WHOLE = [
     ("workload: {namespace: a}\ntable: t.json\n", [f"2: table: {NOT_MAP}"]),
     ("workload: {namespace: a}\ntable: {file: }\n", [f"2: table.file: {NO_VALUE}"]),
     ("workload: {namespace: a}\ntable: {file: ''}\n", ["2: table.file: the path is empty"]),
+    ("workload: {namespace: a}\ntable: {file: t, snapshot: ''}\n", ["2: table.snapshot: the path is empty"]),
     ("workload: {namespace: a}\ntable: {file: [t]}\n", ["2: table.file: one value is wanted here, not a list"]),
     (
         "workload: {namespace: a}\ntable: {flie: t}\n",
@@ -352,21 +349,19 @@ WHOLE = [
         "workload: {namespace: a}\ntable:\n  file: t\n  manifests: [m]\n",
         [
             "4: table.manifests: file is there too; keep one of control_plane, manifests, file",
-            NO_MANIFESTS.replace("3:", "4:"),
         ],
     ),
-    ("workload: {namespace: a}\ntable:\n  manifests: []\n", [NO_MANIFESTS, f"3: table.manifests: {EMPTY}"]),
+    ("workload: {namespace: a}\ntable:\n  manifests: []\n", [f"3: table.manifests: {EMPTY}"]),
     (
         "workload: {namespace: a}\ntable:\n  manifests: [{name: c}, {name: d, manifests: d/, kubeconfig: k}]\n",
         [
             "3: table.manifests[0]: one of manifests, kubeconfig is required",
             "3: table.manifests[1].kubeconfig: manifests is there too; keep one of manifests, kubeconfig",
-            NO_MANIFESTS,
         ],
     ),
 ]
 
-# The innards of table.control_plane, in line 3, and what is said of them besides that it comes later.
+# The innards of table.control_plane, in line 3, and what is said of them.
 CONTROL = [
     ("{}", [".urls is required", ": ca or pins is required, to know the control plane by"]),
     ("{ca: c}", [".urls is required"]),
@@ -456,15 +451,13 @@ BEYOND = [
 ]
 
 # What later versions do: contract section 4 knows it, this one refuses it, and says what to use instead.
-TABLES_YET = [
-    ("  manifests: [mesh/, one.yaml]", [NO_MANIFESTS]),
-    (
-        "  manifests: [{name: east, network: n, domain: a.b, manifests: e/}, {name: west, manifests: w/}]",
-        [NO_MANIFESTS],
-    ),
-    (f"  control_plane: {{urls: ['https://x:1/'], pins: ['{PIN}']}}", [NO_CONTROL]),
-    ("  control_plane: {urls: ['https://[::1]:1'], ca: c, certificate: a, key: b, token_file: t}", [NO_CONTROL]),
-    ("  file: t\n  snapshot: s", [f"4: table.snapshot: {NOT_YET}: take it out, table.file is read at each start"]),
+# Tables that are all right.
+TABLES = [
+    "  manifests: [mesh/, one.yaml]",
+    "  manifests: [{name: east, network: n, domain: a.b, manifests: e/}, {name: west, manifests: w/}]",
+    f"  control_plane: {{urls: ['https://x:1/'], pins: ['{PIN}']}}",
+    "  control_plane: {urls: ['https://[::1]:1'], ca: c, certificate: a, key: b, token_file: t}",
+    "  file: t\n  snapshot: s",
 ]
 
 
@@ -483,32 +476,20 @@ class BadFileTests(SynchronousTestCase):
             self._said(expected, text)
 
     def test_control_plane(self) -> None:
-        """Its form is checked although its time has not come, and both is said at once."""
         for text, expected in CONTROL:
             about = [f"3: table.control_plane{each}" for each in expected]
-            self._said([NO_CONTROL, *about], f"workload: {{namespace: a}}\ntable:\n  control_plane: {text}\n")
+            self._said(about, f"workload: {{namespace: a}}\ntable:\n  control_plane: {text}\n")
 
-    def test_later(self) -> None:
-        for text, expected in TABLES_YET:
-            self._said(expected, f"workload: {{namespace: a}}\ntable:\n{text}\n")
+    def test_tables(self) -> None:
+        for text in TABLES:
+            self._said([], f"workload: {{namespace: a}}\ntable:\n{text}\n")
 
     def test_every_key_has_a_bad_value(self) -> None:
         """No key is left out of the tables above."""
         said = " ".join(reason for _, reasons in BAD + BEYOND + WHOLE for reason in reasons)
         said += "".join(f" table.control_plane{reason}" for _, reasons in CONTROL for reason in reasons)
         missing = {key for key, _ in keys() if f" {key}" not in said and not key.startswith("table.manifests.")}
-        self.assertEqual({"table.snapshot"}, missing)  # which TABLES_YET holds
-
-    def test_later_keys_are_keys(self) -> None:
-        """A later issue takes its entries out; none may stay behind for a key that is gone."""
-        known = {key for key, _ in keys()}
-        self.assertEqual(set(), config.LATER.keys() - known)
-
-    def test_later_is_one_table(self) -> None:
-        """With LATER empty, everything that it held back is taken."""
-        self.patch(config, "LATER", {})
-        for text, _ in TABLES_YET:
-            self.assertEqual([], problems(f"workload: {{namespace: a}}\ntable:\n{text}\n"), text)
+        self.assertEqual(set(), missing)
 
 
 class LoadTests(SynchronousTestCase):
@@ -603,10 +584,10 @@ class SchemaTests(SynchronousTestCase):
             self.assertFalse(self._takes(f"workload: {{namespace: a}}\ntable:\n  control_plane: {text}\n"), text)
 
     def test_beyond(self) -> None:
-        """What a schema cannot say, and what this version cannot do yet: those alone pass the schema."""
+        """What a schema cannot say."""
         for text, _ in BEYOND:
             self.assertTrue(self._takes(HEAD + text), text)
-        for text, _ in TABLES_YET:
+        for text in TABLES:
             self.assertTrue(self._takes(f"workload: {{namespace: a}}\ntable:\n{text}\n"), text)
 
 

@@ -224,6 +224,19 @@ class SameTests(SynchronousTestCase):
             world.cache.clear()
         self.assertEqual(10, world.took)
 
+    def test_no_name(self) -> None:
+        """D2: a packet that ends where its name should begin, the root, and names cut short are for the ordinary way."""
+        world = World(True)
+        head = packet("x.example.org", wire.A, wire.RD, b"", 1)[:12]
+        for rest in (
+            b"",
+            b"\x00\x01\x00\x01",
+            b"\x00\x00\x01\x00\x01",
+            b"\x05x\x00\x01\x00\x01",
+            b"\xc0\x0c\x00\x01\x00\x01",
+        ):
+            self.assertFalse(world.way.take(head + rest, (), world, 0.0))
+
     def test_new_table(self) -> None:
         """D28: a name that was an upstream's is the mesh's from the very next packet."""
         world = World(True)

@@ -86,8 +86,14 @@ class PollTests(SynchronousTestCase):
         self.assertEqual(Poll(), read_poll({}, {}))
 
     def test_what_clients_write(self) -> None:
-        said = read_poll({}, {"if-none-match": f'W/"{G}", "x", *', "prefer": "respond-async, wait=7", "a-im": "gzip, Meshdns-Delta;q=1",
-                              "accept-encoding": "br, GZIP;q=0.5", "accept": "text/html, */*;q=0.1"})  # fmt: skip
+        headers = {
+            "if-none-match": f'W/"{G}", "x", *',
+            "prefer": "respond-async, wait=7",
+            "a-im": "gzip, Meshdns-Delta;q=1",
+            "accept-encoding": "br, GZIP;q=0.5",
+            "accept": "text/html, */*;q=0.1",
+        }
+        said = read_poll({}, headers)
         self.assertEqual(Poll(known=(G,), wait=7.0, deltas=True, gzip=True), said)
         none = read_poll(
             {}, {"accept-encoding": "gzip;q=0", "a-im": "diffe", "prefer": "wait=x", "accept": "application/jsonl"}
