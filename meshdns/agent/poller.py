@@ -198,13 +198,14 @@ class Poller:
         first = reasons[0]
         if isinstance(first, SSL.Error):
             told = f"ended the handshake of TLS: {_openssl(first)}"
-        elif isinstance(first, ConnectionDone | ConnectionLost):
+        elif isinstance(first, ConnectionDone | ConnectionLost):  # perhaps only since it had been idle
             told = "closed the connection without an answer"
-        elif isinstance(first, TimeoutError) or "Timeout" in type(first).__name__:
+            return self.subscription.unreachable(told, self._chance(), worked=worked)
+        elif isinstance(first, TimeoutError | CancelledError) or "Timeout" in type(first).__name__:
             told = "gave no answer in time"
         else:
             told = f"cannot be reached: {str(first).splitlines()[0] if str(first) else type(first).__name__}"
-        return self.subscription.unreachable(told, self._chance(), worked=worked)
+        return self.subscription.unreachable(told, self._chance())
 
     # Connections
 
