@@ -81,6 +81,8 @@ def _of_the_table(facts: Facts) -> Iterator[Measure]:
     yield Measure("gauge", "table_age_seconds", about, (), [] if age is None else [((), age)])
     kinds = [(("whole",), facts.table.updates), (("refused",), facts.table.failures)]
     yield Measure("counter", "table_updates", "Tables taken whole, and refused.", ("kind",), kinds)
+    polls = [((outcome,), count) for outcome, count in facts.table.polls.items()]
+    yield Measure("counter", "control_polls", "Polls of control planes, by what came of them.", ("outcome",), polls)
     yield Measure("gauge", "build_info", "What runs.", ("version",), [((__version__,), 1)])
 
 

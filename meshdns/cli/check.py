@@ -1,6 +1,7 @@
 """Root: `meshdns check`. Names of files enter; every problem in them leaves as `file:line: reason`, one in each line.
 
-Agent configurations and name tables are told apart by their content. A configuration's own table file is looked at too.
+Configurations of agents and control planes, name tables and manifests are told apart by their content. What a configuration
+names, its table file or its manifests, is looked at too; a directory is one of manifests.
 """
 
 import argparse
@@ -8,24 +9,29 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
-from meshdns import __version__, defaults, settings, table
+from meshdns import defaults, settings, table
 from meshdns.agent import config
 from meshdns.cli import DONE, FAILED
+from meshdns.control import config as control
+from meshdns.control.manifests import Manifests
 from meshdns.settings import Problem
 from meshdns.values import quote, size_text
 
 _KEYS = frozenset(field.name for field in attrs.fields(config.AgentConfig))
 _FIRST_KEY = re.compile(rb'\{\s*("?)(\w+)\1\s*:')
 _MANIFEST = re.compile(rb'(?:^|[{,])\s*"?apiVersion"?\s*:', re.MULTILINE)
+_CONTROL = re.compile(rb'(?:^|[{,])\s*"?(?:clusters|tls|vips|trust_domain)"?\s*:', re.MULTILINE)
 _SEEN_FOR_KIND = 4096  # octets that decide what a file is
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a configuration (YAML) or a name table (JSON)")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="a configuration, a name table, or manifests: a file or a directory"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,17 +65,23 @@ def check(file: str, seen: set[str]) -> Iterator[Problem]:
     """The problems of one file and of those that it refers to. `seen` holds the real paths of files already checked."""
     if os.path.realpath(file) in seen:
         return
+    if os.path.isdir(file):
+        yield from check_manifests([file], seen)
+        return
     seen.add(os.path.realpath(file))
     try:
         data = _content(file)
     except OSError as error:
         yield Problem(file, 1, f"cannot be read: {error.strerror}")
         return
-    if _MANIFEST.search(data[:_SEEN_FOR_KIND]):
-        version = __version__.rpartition(".")[0]
-        yield Problem(file, 1, f"manifests are not in this version yet ({version}): check configurations and tables")
+    start = data[:_SEEN_FOR_KIND]
+    if _MANIFEST.search(start):
+        seen.discard(os.path.realpath(file))
+        yield from check_manifests([file], seen)
     elif is_table(data):
         yield from check_table(file, data)
+    elif _CONTROL.search(start):
+        yield from check_control(file, data, seen)
     else:
         yield from check_config(file, data, seen)
 
@@ -77,6 +89,41 @@ def check(file: str, seen: set[str]) -> Iterator[Problem]:
 def _content(file: str) -> bytes:
     with open(file, "rb") as opened:
         return opened.read(defaults.TABLE_FILE_BYTES + 1)
+
+
+def check_manifests(paths: Iterable[str], seen: set[str]) -> Iterator[Problem]:
+    """The problems of one cluster's manifests: files, and directories with all below them."""
+    from meshdns.control.sources.files import content, files  # and Twisted with it
+
+    manifests = Manifests("")
+    troubles: dict[str, str] = {}
+    for path in paths:
+        for file, _ in files(path, troubles):
+            if os.path.realpath(file) in seen:
+                continue
+            seen.add(os.path.realpath(file))
+            try:
+                data = content(file)
+            except OSError as error:
+                troubles[file] = f"cannot be read: {error.strerror}"
+                continue
+            for _ in manifests.feed(file, data):
+                pass
+    for path, told in troubles.items():
+        yield Problem(path, 1, told.removesuffix("; what it gave last stays"))
+    for each in manifests.problems:
+        yield Problem(each.file, each.line, f"{each.subject}: {each.reason}" if each.subject else each.reason)
+
+
+def check_control(file: str, data: bytes, seen: set[str]) -> Iterator[Problem]:
+    try:
+        checked = control.parse(data, file)
+    except settings.Invalid as error:
+        yield from error.problems
+        return
+    for cluster in checked.clusters:
+        if cluster.manifests is not None:
+            yield from check_manifests([cluster.manifests], seen)
 
 
 def is_table(data: bytes) -> bool:
@@ -107,6 +154,10 @@ def check_config(file: str, data: bytes, seen: set[str]) -> Iterator[Problem]:
     except settings.Invalid as error:
         yield from error.problems
         return
+    for each in checked.table.manifests or ():
+        path = each if isinstance(each, str) else each.manifests
+        if path is not None:
+            yield from check_manifests([path], seen)
     path = checked.table.file
     if path is None or os.path.realpath(path) in seen:
         return

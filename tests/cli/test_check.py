@@ -253,12 +253,8 @@ class CheckTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         missing = str(self.folder / "no.yaml")
-        code, out, _ = run("check", missing, str(self.folder))
-        self.assertEqual(1, code)
-        self.assertEqual(
-            f"{missing}:1: cannot be read: No such file or directory\n{self.folder}:1: cannot be read: Is a directory\n",
-            out,
-        )
+        expected = f"{missing}:1: cannot be read: No such file or directory\n"
+        self.assertEqual((1, expected), run("check", missing)[:2])
 
     def test_missing_table(self) -> None:
         """The problem stands where the configuration names the file."""
@@ -310,11 +306,38 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(expected, check.is_table(content), content)
 
     def test_manifests(self) -> None:
-        """They come later, and are told so instead of a heap of unknown keys."""
-        for content in ("# x\napiVersion: v1\nkind: Service\n", '{"kind": "List", "apiVersion": "v1"}'):
-            path = self._file("service.yaml", content)
-            expected = f"{path}:1: manifests are not in this version yet (0.1): check configurations and tables\n"
-            self.assertEqual((1, expected), run("check", path)[:2])
+        """C1: what is wrong with an object, where; in a file, and in a directory of them."""
+        (self.folder / "mesh").mkdir()
+        path = self._file(
+            "mesh/service.yaml", "# x\napiVersion: v1\nkind: Service\nmetadata: {name: A_b, namespace: ns1}\n"
+        )
+        code, out, err = run("check", path)
+        self.assertEqual(1, code)
+        self.assertRegex(out, rf"(?m)\A{path}:4: .*A_b")
+        self.assertEqual((code, out, err), run("check", os.path.dirname(path)))
+
+    def test_manifests_that_are_right(self) -> None:
+        samples = ROOT / "meshdns" / "samples" / "mesh"
+        code, out, err = run("check", str(samples / "east"), str(samples / "west"))
+        self.assertEqual((0, ""), (code, out))
+        self.assertRegex(err, r"\A\d+ files checked, no problems\n\Z")
+
+    def test_control(self) -> None:
+        """A control plane's configuration, and the manifests that it names."""
+        where = os.path.dirname(self._file("east.yaml", "apiVersion: v1\nkind: Service\nmetadata: {}\n"))
+        head = "tls: {certificate: a.pem, key: a.key, client_ca: root.pem}\n"
+        path = self._file("../control.yaml", f"{head}clusters: [{{name: east, manifests: {where}}}]\n")
+        code, out, _ = run("check", path)
+        self.assertEqual(1, code)
+        self.assertRegex(out, r"\A\S*east.yaml:3: ")
+        bad = self._file("../bad.yaml", f"{head}clusters: [{{name: east, manifest: x}}]\n")
+        self.assertRegex(run("check", bad)[1], r'\A\S*bad.yaml:2: .*\n.*did you mean "manifests"')
+
+    def test_manifests_of_an_agent(self) -> None:
+        """`table.manifests` is followed, too."""
+        manifest = self._file("mesh.yaml", "apiVersion: v1\nkind: Service\nmetadata: {}\n")
+        path = self._file("../embedded.yaml", f"workload: {{namespace: ns1}}\ntable: {{manifests: [{manifest}]}}\n")
+        self.assertRegex(run("check", path)[1], r"\A\S*mesh.yaml:3: ")
 
     def test_samples(self) -> None:
         """What we ship is right; etc/agent.yaml lacks only the table that the user brings."""

@@ -87,7 +87,7 @@ class Files:
             found: dict[str, Stamp] = {}
             troubles: dict[str, str] = {}  # by path, whose files nobody can see now
             for path in self._paths:
-                for count, (file, stamp) in enumerate(_files(path, troubles), 1):
+                for count, (file, stamp) in enumerate(files(path, troubles), 1):
                     found[file] = stamp
                     if count % FILES_STEP == 0:
                         yield 0.0
@@ -120,7 +120,7 @@ class Files:
 
     def _read(self, file: str, seen: _Seen, troubles: dict[str, str]) -> Generator[float, None, None]:
         try:
-            data = _content(file)
+            data = content(file)
         except OSError as error:
             troubles[file] = f"cannot be read: {error.strerror}; what it gave last stays"
             return
@@ -149,7 +149,7 @@ class Files:
         self._told = now
 
 
-def _files(path: str, troubles: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
+def files(path: str, troubles: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
     """Every file of manifests below a path, by name; hidden ones (and so `..data` and what editors leave) are passed over."""
     try:
         found = os.stat(path)
@@ -199,7 +199,7 @@ def _inode(stamp: Stamp) -> Stamp:
     return stamp[:2]
 
 
-def _content(file: str) -> bytes:
+def content(file: str) -> bytes:
     """A regular file's octets, one more than is read of any; raises OSError."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would make open wait for ever
     with open(descriptor, "rb") as opened:

@@ -64,8 +64,7 @@ class ChangeTests(Case):
         self.write("a")
         self.write("b", file="deep/er/b.yml")
         self.write("c", file="c.json").write_text(
-            '{"apiVersion": "v1", "kind": "Service",\n'
-            ' "metadata": {"name": "c"}, "spec": {"clusterIP": "10.0.0.3"}}\n'
+            '{"apiVersion": "v1", "kind": "Service",\n "metadata": {"name": "c"}, "spec": {"clusterIP": "10.0.0.3"}}\n'
         )
         self.assertFalse(self.files.synced)
         self.assertEqual({"a": "10.0.0.1", "b": "10.0.0.1", "c": "10.0.0.3"}, self.start())
