@@ -11,6 +11,9 @@ SEARCH_TTL = 30  # of the CNAME to where a search ended: an earlier step may com
 CHAIN_RECORDS = 32  # records in front of a name that a chain of CNAMEs leads to; more is a circle through the mesh
 PROBE_ZONE = "loop.meshdns.example"  # names below it are our own questions coming back, a forwarding loop
 
+# authority.py
+AUTHORITY_STEP = 500  # hosts taken in between two breaths: 2 ms, in which no packet is answered
+
 FOREIGN_PARENTS = 4096  # domains whose names are known to be an upstream's; a look costs microseconds
 
 # shortway.py
@@ -123,6 +126,8 @@ POLL_SILENCE = 20.0  # of a body nothing came for so long: it never will
 POLL_BODY = 300.0  # for a whole body: a gigabyte an hour is no table
 POLL_REFUSAL = 4096  # octets read of a refusal
 POLL_RESOLVE = 5.0  # for the addresses of a control plane's name
+SNAPSHOT_REST = 1.0  # seconds from one snapshot to the next
+SNAPSHOT_REST_PART = 20  # and so many times what it took to write one: of a huge table it is a twentieth of the time
 POLL_LIMIT_TOLD = 200  # characters of a control plane's own words that a sentence repeats
 
 # entries.py, table.py, agent/tablefile.py

@@ -8,7 +8,7 @@ know who asks, where a table came from, or when.
 import json
 import re
 from array import array
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import cast
 
 import attrs
@@ -60,12 +60,17 @@ _WHITE = " \t\r\n"  # what JSON takes for space, and no more
 
 @attrs.frozen
 class Table:
-    """A whole table: entries by host, mesh zones sorted, the TTL in seconds, the generation as 32 hex digits."""
+    """A whole table: entries by host, mesh zones sorted, the TTL in seconds, the generation as 32 hex digits.
+
+    One that came as a delta also tells `base`, the generation that it came from, and `changed`, all hosts that may differ since.
+    """
 
     entries: dict[str, Entry]
     zones: tuple[str, ...]
     ttl: int
     generation: str
+    base: str = attrs.field(default="", eq=False, repr=False)
+    changed: Collection[str] = attrs.field(default=(), eq=False, repr=False)
 
     @classmethod
     def of(cls, entries: Iterable[Entry], zones: Iterable[str] = (), ttl: int = TABLE_TTL) -> "Table":
@@ -233,7 +238,9 @@ class Loader:
         if sealed:
             self._check(found)
         self._end = self._end or {}
-        return Table(self._entries(), zones, ttl, found)
+        if self._start is None:
+            return Table(self._entries(), zones, ttl, found)
+        return Table(self._entries(), zones, ttl, found, self._start.generation, self._came.keys())
 
     def _check(self, found: str) -> None:
         said = self._header.generation if self._header else None

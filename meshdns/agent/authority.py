@@ -1,16 +1,17 @@
 """Inside: the mesh's own names: whose a name is, and where in the table it stands (rules D6, D7, D9, D13, D16, D17).
 
-A `Table` and the workload's place enter once; then wire names enter and a `Found` leaves, or None for "not ours". What
-a found name answers to which type is `answers.py`; the search list is `search.py`. It must never know of clients,
-messages or upstreams.
+A `Table` and the workload's place enter, and later the tables that deltas make of it; wire names enter and a `Found` leaves, or
+None for "not ours". What a found name answers to which type is `answers.py`; the search list is `search.py`. It must never
+know of clients, messages or upstreams.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from enum import Enum, auto
 
 import attrs
 
 from meshdns import names
+from meshdns.defaults import AUTHORITY_STEP
 from meshdns.table import Entry, Port, Table
 
 KUBERNETES = "Kubernetes"
@@ -45,25 +46,62 @@ class Found:
 
 
 class Authority:
-    """Every mesh name that one workload may see. Built whole from a table and never changed: a new table, a new one."""
+    """Every mesh name that one workload may see. A table that differs in a few hosts is followed; for others a new one is made."""
 
-    def __init__(self, table: Table | None, *, namespace: str, domain: bytes, zones: Iterable[bytes] = ()) -> None:
+    table: Table | None
+
+    def __init__(self, table: Table | None, namespace: str, domain: bytes, zones: Iterable[bytes] = ()) -> None:
         """`zones` replaces the table's where given; before the first table (None) the workload's own domain stands in."""
+        for _ in self._build(table, namespace, domain, tuple(zones)):
+            pass
+
+    @classmethod
+    def in_steps(
+        cls, table: Table | None, namespace: str, domain: bytes, zones: Iterable[bytes] = ()
+    ) -> Generator[None, None, "Authority"]:
+        """The same, stopping to breathe after each AUTHORITY_STEP hosts, so that packets can be answered in between."""
+        built = cls.__new__(cls)
+        yield from built._build(table, namespace, domain, tuple(zones))
+        return built
+
+    def follow(self, table: Table) -> bool:
+        """Become the authority for a table that a small delta has made of the one held; False, and nothing done, for any other."""
+        held = self.table
+        if held is None or table.base != held.generation or table.zones != held.zones:
+            return False
+        if len(table.changed) > AUTHORITY_STEP:
+            return False
+        for host in table.changed:
+            if old := held.entries.get(host):
+                self._remove(old)
+            if new := table.entries.get(host):
+                self._add(new)
         self.table = table
-        said = tuple(zones) or tuple(map(names.parse, table.zones if table else ())) or (domain,)
+        return True
+
+    # Indexes
+
+    def _build(
+        self, table: Table | None, namespace: str, domain: bytes, zones: tuple[bytes, ...]
+    ) -> Generator[None, None, None]:
+        self.table = table
+        said = zones or tuple(map(names.parse, table.zones if table else ())) or (domain,)
         self.zones = tuple(sorted(said, key=lambda zone: (-len(zone), zone)))
         services = _SVC + domain
         self._alias_ends = (names.parse(namespace)[:-1] + services, services, domain)
         self._hosts: dict[bytes, Entry] = {}
-        self._parents: set[bytes] = set()  # of hosts: few, however many hosts there are
+        self._parents: dict[bytes, int] = {}  # of hosts, and of how many: few, however many hosts there are
         self._wildcards: dict[bytes, Entry] = {}
-        self._nonterminals: set[bytes] = set()
+        self._nonterminals: dict[bytes, int] = {}  # and how many names stand right below
         self._pointers: dict[bytes, Entry] = {}
+        self._rivals: dict[bytes, dict[str, Entry]] = {}  # who has an address, too, and lost it to a better one
         self._special: dict[bytes, Found] = {}
         for zone in self.zones:
             self._add_zone(zone)
-        for entry in table.entries.values() if table else ():
+        for count, entry in enumerate(table.entries.values() if table else (), 1):
             self._add(entry)
+            if count % AUTHORITY_STEP == 0:
+                yield
 
     def _add_zone(self, zone: bytes) -> None:
         text = names.text(zone)
@@ -73,23 +111,65 @@ class Authority:
             (NAMESERVER + zone, "D16", Kind.NAMESERVER, f"is the name server in the NS record of {text}"),
         ):
             self._special[name] = Found(rule, how, kind, name)
-        self._nonterminals |= {_SVC + zone, names.parent(NAMESERVER + zone)}
+        for above in (_SVC + zone, names.parent(NAMESERVER + zone)):
+            self._nonterminals[above] = self._nonterminals.get(above, 0) + 1
 
     def _add(self, entry: Entry) -> None:
         if entry.wildcard:
             self._wildcards[entry.name] = entry
         else:
             self._hosts[entry.name] = entry
-            self._parents.add(names.parent(entry.name))
+            parent = names.parent(entry.name)
+            self._parents[parent] = self._parents.get(parent, 0) + 1
             for address in entry.v4 + entry.v6:
-                held = self._pointers.get(address)
-                if held is None or _pointer_rank(entry) < _pointer_rank(held):
-                    self._pointers[address] = entry
+                self._claim(address, entry)
+        for above in self._above(entry):
+            held = self._nonterminals.get(above, 0)
+            self._nonterminals[above] = held + 1
+            if held:  # what is above that one stands already
+                break
+
+    def _remove(self, entry: Entry) -> None:
+        """As if it had never been added."""
+        if entry.wildcard:
+            del self._wildcards[entry.name]
+        else:
+            del self._hosts[entry.name]
+            _less(self._parents, names.parent(entry.name))
+            for address in entry.v4 + entry.v6:
+                self._disclaim(address, entry)
+        for above in self._above(entry):
+            if _less(self._nonterminals, above):
+                break
+
+    def _above(self, entry: Entry) -> Iterable[bytes]:
+        """The names between an entry and its mesh zone, the longest first; of a wildcard also what follows its "*."."""
         zone = self.zone_of(entry.name)
         above = entry.name if entry.wildcard else names.parent(entry.name)
-        while zone and len(above) > len(zone) and above not in self._nonterminals:
-            self._nonterminals.add(above)
+        while zone and len(above) > len(zone):
+            yield above
             above = names.parent(above)
+
+    def _claim(self, address: bytes, entry: Entry) -> None:
+        held = self._pointers.get(address)
+        if held is None:
+            self._pointers[address] = entry
+            return
+        better, other = (entry, held) if _pointer_rank(entry) < _pointer_rank(held) else (held, entry)
+        self._pointers[address] = better
+        self._rivals.setdefault(address, {})[other.host] = other
+
+    def _disclaim(self, address: bytes, entry: Entry) -> None:
+        rivals = self._rivals.get(address, {})
+        if self._pointers[address].host != entry.host:
+            del rivals[entry.host]
+        elif rivals:
+            best = min(rivals.values(), key=_pointer_rank)
+            self._pointers[address] = rivals.pop(best.host)
+        else:
+            del self._pointers[address]
+        if not rivals:
+            self._rivals.pop(address, None)
 
     # Questions about one name
 
@@ -188,6 +268,16 @@ class Authority:
             if entry := self._wildcards.get(rest):
                 return Found("D7", f"is covered by {entry.host}, the closest wildcard", Kind.HOST, name, entry)
         return None
+
+
+def _less(counts: dict[bytes, int], name: bytes) -> bool:
+    """One less at a name; whether there are others."""
+    left = counts[name] - 1
+    if left:
+        counts[name] = left
+    else:
+        del counts[name]
+    return bool(left)
 
 
 def _label(text: str) -> bytes:

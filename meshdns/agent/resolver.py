@@ -1,10 +1,10 @@
 """Inside: a packet's whole way, as one straight function.
 
 A packet enters and its answer leaves at once, or later through `done` where an upstream must be asked. Tables enter by
-`adopt`. It must never know of sockets, timers or files; the upstream is one callable.
+`adopt`, large ones in steps. It must never know of sockets, timers or files; the upstream is one callable.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 from functools import partial
 from typing import NamedTuple
@@ -104,21 +104,39 @@ class Resolver:
         self._is_own_probe = is_own_probe
         self._special = special or Special()
         self._turns: dict[tuple[str, int], int] = {}
-        self._use(place, None)
+        self._use(place, Authority(None, *_frame(place)))
 
     def adopt(self, table: Table) -> None:
         """Answer from this table, from the very next packet on (rule D28)."""
+        for _ in self.adopt_in_steps(table):
+            pass
+
+    def adopt_in_steps(self, table: Table) -> Iterator[None]:
+        """The same, stopping to breathe; up to the last step the old table is answered from, then the new one."""
+        authority = self.authority
+        if not authority.follow(table):
+            authority = yield from self._authority(table)
         self.serial += 1
-        self._use(self.place, table)
+        self._use(self.place, authority)
 
     def move(self, place: Place) -> None:
         """Answer as the workload at another place sees the same table, from the very next packet on."""
-        self._use(place, self.authority.table)
+        same = _frame(place) == _frame(self.place)
+        self._use(place, self.authority if same else Authority(self.authority.table, *_frame(place)))
 
-    def _use(self, place: Place, table: Table | None) -> None:
+    def _authority(self, table: Table) -> Generator[None, None, Authority]:
+        """The workload may move in the middle of it."""
+        while True:
+            frame = _frame(self.place)
+            built = yield from Authority.in_steps(table, *frame)
+            if frame == _frame(self.place):
+                return built
+
+    def _use(self, place: Place, authority: Authority) -> None:
+        table = authority.table
         self.place = place
         self._search = Search(place.search if place.autopath != "off" else ())
-        self.authority = Authority(table, namespace=place.namespace, domain=place.domain, zones=place.zones)
+        self.authority = authority
         ttl = place.ttl if place.ttl is not None else table.ttl if table else 0
         self._answers = Answers(self.authority, ttl=ttl, serial=self.serial)
         self._turns.clear()
@@ -387,6 +405,11 @@ class Resolver:
         told: list[Answered] = []
         double.answer(packet, tcp=True, now=now, done=told.append)
         return told[0] if told else None
+
+
+def _frame(place: Place) -> tuple[str, bytes, tuple[bytes, ...]]:
+    """What an `Authority` hangs on beside its table."""
+    return place.namespace, place.domain, tuple(place.zones)
 
 
 def _why(client: _Client, failed: Failed) -> bytes:

@@ -19,6 +19,7 @@ from twisted.python import usage
 from meshdns import __version__, defaults, names
 from meshdns.agent.access import Access
 from meshdns.agent.addresses import Addresses, from_upstream
+from meshdns.agent.adoption import Adoption
 from meshdns.agent.batch import Batch
 from meshdns.agent.cache import Cache
 from meshdns.agent.config import AgentConfig, load
@@ -119,6 +120,7 @@ class AgentService(Service):
         )
         self._doors.tell_queries(config.log.queries)
         self._open_manifests = open_manifests
+        self._adoption = Adoption(self._resolver.adopt_in_steps, gc.freeze, reactor)  # a table is no garbage
         self._snapshot: Snapshot | None = None
         self._table = self._table_source(config)
         self._watch = self._watch_resolv_conf(config)
@@ -143,6 +145,7 @@ class AgentService(Service):
             upstream.start()
         self._route()
         self._table.start()
+        self._adoption.finish()  # what was read from disk is there at the first packet
         self._say("answers on {listen}, asks {servers}")
         self._watch_on()
 
@@ -153,6 +156,7 @@ class AgentService(Service):
     async def _stop(self) -> None:
         self._watch.stop()
         self._table.stop()
+        self._adoption.stop()
         if self._snapshot is not None:
             await self._snapshot.close()
         await self._doors.close()
@@ -267,11 +271,11 @@ class AgentService(Service):
 
     def _table_source(self, config: AgentConfig) -> TableSource:
         if config.table.file:
-            return TableFile(config.table.file, self._adopt, self._reactor)
+            return TableFile(config.table.file, self._adoption.take, self._reactor)
         self._snapshot = Snapshot(config.table.snapshot, self._reactor) if config.table.snapshot else None
         first = self._snapshot.load() if self._snapshot and self._resolver.authority.table is None else None
         if first is not None:
-            self._adopt(first)
+            self._adoption.take(first)
         if config.table.manifests is not None:
             return self._open_manifests(config, self._keep, self._reactor)
         return self._poller(config, first or self._resolver.authority.table)
@@ -289,17 +293,13 @@ class AgentService(Service):
 
     def _keep(self, table: Table) -> None:
         """A table of a control plane is answered from, and kept."""
-        self._adopt(table)
+        self._adoption.take(table)
         if self._snapshot is not None:
             self._snapshot.keep(table)
 
     def _ask_addresses(self, name: str) -> Deferred[list[str]]:
         """The addresses of a control plane's name, from upstream servers alone: we must not need ourselves to find it."""
         return Deferred.fromCoroutine(from_upstream(self._lookups, name, self._reactor.seconds))
-
-    def _adopt(self, table: Table) -> None:
-        self._resolver.adopt(table)
-        gc.freeze()  # a table is no garbage: searching it for some would cost milliseconds again and again
 
     def _say(self, what: str, **more: str) -> None:
         servers = ", ".join(map(str, _servers(self._config, self._conf))) or "nobody else"

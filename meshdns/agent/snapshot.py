@@ -1,32 +1,38 @@
 """Outside: the last good table on disk (rule X11): read before the first poll, written after each change.
 
 A path enters; a table leaves at the start, and tables come in to be kept: as a new file beside the old one, forced to the
-disk, then put in its place. A file that is damaged is set aside and never half used. It must never know where tables come
-from.
+disk, then put in its place. That is done in steps: another thread would hold packets up for as long as the interpreter lets
+it run. A file that is damaged is set aside and never half used. It must never know where tables come from.
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from meshdns.defaults import TABLE_FILE_BYTES
-from meshdns.table import BadTable, Table, dump, read
+from meshdns.defaults import SNAPSHOT_REST, SNAPSHOT_REST_PART, TABLE_FILE_BYTES, TABLE_STEP
+from meshdns.table import BadTable, Table, read, whole_lines
 
 _log = Logger()
 
 
 class Snapshot:
-    """One file. Tables are written in another thread, the newest if several wait."""
+    """One file. A table is written a few lines at a time, the newest if several wait, and none soon after the one before."""
 
     def __init__(self, path: str, reactor: Any) -> None:
         self._path = path
         self._reactor = reactor
         self._waiting: Table | None = None
         self._writing: Deferred[None] | None = None
+        self._rest: IDelayedCall | None = None
+        self._closing = False
         self._told = ""
 
     # from the root
@@ -53,15 +59,18 @@ class Snapshot:
         return table
 
     def keep(self, table: Table) -> None:
-        """Write a table, now or when the one before is written."""
+        """Write a table, now or some time after the one before is written."""
         self._waiting = table
-        if self._writing is None:
+        if self._writing is None and self._rest is None:
             self._write()
 
     async def close(self) -> None:
-        """Wait for what is being written."""
-        while self._writing is not None:
-            await self._writing
+        """Wait until all is written."""
+        self._closing = True
+        if self._rest is not None:
+            self._rest.reset(0)
+        while self._writing is not None or self._rest is not None:
+            await (self._writing or deferLater(self._reactor, 0))
 
     def _set_aside(self, why: str) -> None:
         aside = f"{self._path}.damaged"
@@ -77,50 +86,69 @@ class Snapshot:
     # Writing
 
     def _write(self) -> None:
+        self._rest = None
         table, self._waiting = self._waiting, None
-        assert table is not None
-        self._writing = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), write, self._path, table)
-        self._writing.addCallbacks(self._written, self._failed)
-        self._writing.addCallback(lambda _: self._go_on())
+        if table is not None:
+            begun = self._reactor.seconds()
+            self._writing = Deferred.fromCoroutine(self._written(table))
+            self._writing.addCallback(lambda _: self._written_since(begun))
 
-    def _written(self, _: None) -> None:
-        self._told = ""
+    async def _written(self, table: Table) -> None:
+        try:
+            with closing(write_in_steps(self._path, table)) as steps:
+                for opened in steps:
+                    if opened is None:
+                        await deferLater(self._reactor, 0)
+                    else:  # a disk may take its time
+                        await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), os.fsync, opened)
+            self._told = ""
+        except OSError as error:
+            if error.strerror != self._told:
+                _log.error("snapshot {path} cannot be written: {why}", path=self._path, why=error.strerror)
+            self._told = error.strerror or ""
 
-    def _failed(self, failure: Any) -> None:
-        why = str(failure.value.strerror if isinstance(failure.value, OSError) else failure.value)
-        if why != self._told:
-            _log.error("snapshot {path} cannot be written: {why}", path=self._path, why=why)
-        self._told = why
-
-    def _go_on(self) -> None:
+    def _written_since(self, begun: float) -> None:
         self._writing = None
-        if self._waiting is not None:
-            self._write()
+        took = self._reactor.seconds() - begun
+        rest = 0.0 if self._closing else max(SNAPSHOT_REST, SNAPSHOT_REST_PART * took)
+        self._rest = self._reactor.callLater(rest, self._write)
 
 
 def write(path: str, table: Table) -> None:
     """A table's file, whole or not at all: raises OSError with the old one still in its place."""
+    with closing(write_in_steps(path, table)) as steps:
+        for opened in steps:
+            if opened is not None:
+                os.fsync(opened)
+
+
+def write_in_steps(path: str, table: Table) -> Generator[int | None, None, None]:
+    """The same, stopping to breathe. A descriptor is to be forced to the disk by who takes the steps."""
     new = f"{path}.new"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as opened:
             os.fchmod(descriptor, 0o600)
-            for line in dump(table):
-                opened.write(f"{line}\n".encode())
+            lines = whole_lines(
+                table.generation, len(table.entries), table.zones, table.ttl, table.entries.values()
+            )  # in whatever order: to sort them would take long
+            while some := "".join([f"{line}\n" for line in islice(lines, TABLE_STEP)]):
+                opened.write(some.encode())
+                yield None
             opened.flush()
-            os.fsync(descriptor)
+            yield descriptor
         os.replace(new, path)
-        _sync_folder(path)
-    except OSError:
+        yield from _sync_folder(path)
+    except BaseException:  # who takes the steps may have given up
         with suppress(OSError):
             os.unlink(new)
         raise
 
 
-def _sync_folder(path: str) -> None:
+def _sync_folder(path: str) -> Iterator[int]:
     """So that the new name survives a power cut, too."""
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        yield folder
     finally:
         os.close(folder)

@@ -1,0 +1,82 @@
+"""Outside: tables come into force one after the other, some hosts at a time, while packets are answered.
+
+Tables enter as sources have them; each is handed to the resolver in steps between which the reactor has its turn. What comes
+in the meantime waits, as one table. It must never know where tables come from.
+"""
+
+from collections.abc import Callable, Iterator
+
+import attrs
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from meshdns.table import Table
+
+Adopt = Callable[[Table], Iterator[None]]
+
+
+class Adoption:
+    """Takes tables into force."""
+
+    def __init__(self, adopt: Adopt, adopted: Callable[[], None], clock: IReactorTime) -> None:
+        """`adopt` gives the steps of a table, `adopted` is called after the last of them."""
+        self._adopt = adopt
+        self._adopted = adopted
+        self._clock = clock
+        self._steps: Iterator[None] | None = None
+        self._waiting: Table | None = None
+        self._call: IDelayedCall | None = None
+
+    # from the sources
+
+    def take(self, table: Table) -> None:
+        """A small table, or what a small delta makes of the one in force, is in force when this returns."""
+        if self._steps is not None:
+            self._waiting = _joined(self._waiting, table)
+            return
+        self._steps = self._adopt(table)
+        self._turn()
+
+    # from the root
+
+    def finish(self) -> None:
+        """Take what has come into force now, whole."""
+        while self._steps is not None:
+            self._cancel()
+            self._step()
+
+    def stop(self) -> None:
+        """What is not in force by now will not be."""
+        self._cancel()
+        self._steps = self._waiting = None
+
+    # Steps
+
+    def _turn(self) -> None:
+        self._call = None
+        self._step()
+        if self._steps is not None:
+            self._call = self._clock.callLater(0, self._turn)
+
+    def _step(self) -> None:
+        """Some hosts, or the end of a table."""
+        assert self._steps is not None
+        try:
+            next(self._steps)
+        except StopIteration:
+            self._steps = None
+            self._adopted()
+            table, self._waiting = self._waiting, None
+            if table is not None:
+                self._steps = self._adopt(table)
+
+    def _cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+
+def _joined(first: Table | None, second: Table) -> Table:
+    """A table that waits and the one that comes after it: two deltas in a row make one."""
+    if first is None or not first.base or second.base != first.generation:
+        return second
+    return attrs.evolve(second, base=first.base, changed={*first.changed, *second.changed})
