@@ -264,7 +264,7 @@ def _service_import(ref: Ref, meta: Fields, document: Fields) -> Object:
 
 def _service_entry(ref: Ref, meta: Fields, document: Fields) -> Object:
     spec = document.map("spec")
-    hosts = spec.texts("hosts", host)
+    hosts = spec.texts("hosts", _entry_host)
     if not hosts and not spec.sheet.problems:
         spec.refuse("hosts", "at least one host is required")
     assigned = [
@@ -274,7 +274,7 @@ def _service_entry(ref: Ref, meta: Fields, document: Fields) -> Object:
     ]
     return model.ServiceEntry(
         ref,
-        hosts=tuple(dict.fromkeys(hosts)),
+        hosts=tuple(dict.fromkeys(filter(None, hosts))),
         addresses=tuple(dict.fromkeys(spec.texts("addresses", address_or_network))),
         ports=tuple(_ports(spec, "number", _protocol)),
         resolution=spec.text("resolution", _one_of(*_RESOLUTIONS), "NONE"),
@@ -285,6 +285,14 @@ def _service_entry(ref: Ref, meta: Fields, document: Fields) -> Object:
         assigned=tuple(assigned),
         created=_created(meta),
     )
+
+
+def _entry_host(text: str) -> str:
+    """A host of a ServiceEntry; "" for `*rest` and `*-rest`, which Istio takes for traffic and which no DNS answers."""
+    if text.startswith("*") and not text.startswith("*.") and len(text) > 1:
+        host(text[1:].removeprefix("-"))
+        return ""
+    return host(text)
 
 
 def _entry_endpoints(spec: Fields) -> Iterator[Endpoint]:
@@ -322,19 +330,21 @@ def _sidecar(ref: Ref, meta: Fields, document: Fields) -> Object:
         hosts = each.texts("hosts", _egress_host)
         if not hosts and not each.sheet.problems:
             each.refuse("hosts", "at least one host is required")
-        port = each.map("port").number("number", 1, 65535, 0) or None
+        # A listener on a socket's path has port 0, and shows services whatever their port.
+        port = each.map("port").number("number", 0, 65535, 0) or None
         egress.append(model.Egress(hosts, port))
     selector = spec.map("workloadSelector").labels("labels")
     return model.Sidecar(ref, selector, tuple(egress), _created(meta))
 
 
 def _egress_host(text: str) -> str:
-    """`NAMESPACE/HOST` with `*`, `.` or `~` for the namespace, and `*` or `*.rest` for the host."""
+    """`NAMESPACE/HOST` with `*` or `.` for any or one's own namespace, and `*` or `*.rest` for the host; a `~` in front hides
+    what it names, in every namespace where none follows."""
     namespace, slash, name = text.partition("/")
     if not slash or not name:
         raise ValueError(f'{quote(text)} has no namespace in front; write it like "./*" or "ns1/reviews.example.com"')
-    if namespace not in ("*", ".", "~"):
-        label(namespace)
+    if (named := namespace.removeprefix("~")) not in ("*", ".") and namespace != "~":
+        label(named)
     return f"{namespace}/{name if name == '*' else host(name)}"
 
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from meshdns.control.documents import BadDocument, compose, parts
 from meshdns.control.kinds import _READERS
 from meshdns.control.manifests import Manifests
-from meshdns.control.model import Object, Ref, Service, Update
+from meshdns.control.model import Egress, Object, Ref, Service, ServiceEntry, Sidecar, Update
 from tests.control.world import finish
 
 SERVICE = """\
@@ -168,6 +168,27 @@ class KindTests(Case):
         """C1: a pattern that the cluster makes names from is no object yet, and no mistake."""
         said = self.said("kind: Pod\napiVersion: v1\nmetadata: {generateName: a-}\n")
         self.assertEqual(([], [], {"Pod": 1}), (said, list(self.manifests.objects()), self.manifests.counted))
+
+    def test_partial_wildcard(self) -> None:
+        """C1: Istio takes `*rest` and `*-rest` for traffic; no DNS answers them, and the other hosts stay. `*` it refuses."""
+        text = f"kind: ServiceEntry\napiVersion: {ISTIO}\nmetadata: {{name: a}}\nspec: {{hosts: [%s]}}\n"
+        found = self.one(text % '"*x", "*-y.example.com", "*.z.example.com", b.example.com')
+        assert isinstance(found, ServiceEntry)
+        self.assertEqual((("*.z.example.com", "b.example.com"), []), (found.hosts, self.problems()))
+        self.assertEqual([], self.said(text % '"*x"'))
+        for wrong in ("*", "**", "*-", "*..x", "a*"):
+            self.assertEqual(1, len(self.said(text % f'"{wrong}"')), wrong)
+
+    def test_egress(self) -> None:
+        """C1: a listener on a socket's path has port 0, which is every port; `~` may stand in front of a namespace."""
+        text = f"kind: Sidecar\napiVersion: {ISTIO}\nmetadata: {{name: a}}\nspec: {{egress: [%s]}}\n"
+        hosts = ("./*", "~/*", "~./a.example.com", "~ns1/*", "~*/*.example.com")
+        quoted = ", ".join(f'"{each}"' for each in hosts)
+        found = self.one(text % f'{{port: {{number: 0}}, bind: "unix:///a", hosts: [{quoted}]}}')
+        assert isinstance(found, Sidecar)
+        self.assertEqual(((Egress(hosts),), []), (found.egress, self.problems()))
+        for wrong in ("~~/*", "~A/*", "/*", "~ns1"):
+            self.assertEqual(1, len(self.said(text % f'{{hosts: ["{wrong}"]}}')), wrong)
 
     def test_old_version(self) -> None:
         self.assertIn(
