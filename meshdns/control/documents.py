@@ -20,6 +20,9 @@ _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 # A line of three hyphens parts documents wherever it stands, in block scalars too (YAML 1.1 section 9.1).
 _PART = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _MERGE = "<<"
+TWICE = "twice"
+# JSON writes what lies beyond U+FFFF as two escapes, of which YAML knows neither; an escaped backslash in front is none.
+_PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 
 
 class BadDocument(ValueError):
@@ -33,7 +36,8 @@ class BadDocument(ValueError):
 
 @attrs.frozen(eq=False)
 class Value:
-    """One value of a document. `kind` is text, nothing (null), list or map; `plain`: a text without quotes."""
+    """One value of a document. `kind` is text, nothing (null), list or map, or TWICE: a map has two values for this key, and
+    who asks for it must not guess; `plain`: a text without quotes."""
 
     kind: str
     line: int  # in the document, from 1
@@ -72,13 +76,24 @@ def _rows(part: str) -> Iterator[str]:
 def compose(text: str) -> Value:
     """The tree of the one document in a text. Raises BadDocument."""
     try:
-        return _Composer().compose(yaml.parse(text, Loader=_LOADER))
+        return _Composer().compose(yaml.parse(_paired(text), Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadDocument(mark.line + 1 if mark else 1, f"this is not YAML: {error.problem}") from None
     except yaml.YAMLError as error:  # a character that YAML forbids
         position = getattr(error, "position", 0)
         raise BadDocument(text.count("\n", 0, position) + 1, f"this is not YAML: {_reason(error)}") from None
+
+
+def _paired(text: str) -> str:
+    """JSON with its pairs of escapes (RFC 8259 section 7) as the characters that they mean; other text as it is."""
+    escaped = ("\\ud" in text or "\\uD" in text) and text.lstrip().startswith("{")
+    return _PAIR.sub(_character, text) if escaped else text
+
+
+def _character(pair: re.Match[str]) -> str:
+    high, low = int(pair[2], 16), int(pair[3], 16)
+    return pair[1] + chr(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00)
 
 
 def _line(event: Any) -> int:
@@ -164,7 +179,7 @@ def _fill(value: Value, gathered: list[Value]) -> None:
         if key.text == _MERGE and key.plain:
             merged += inner.items if inner.kind == "list" else [inner]
         elif key.text in value.fields:
-            raise BadDocument(key.line, f"{quote(key.text)} is there twice; keep one")
+            value.fields[key.text] = Value(TWICE, key.line)
         else:
             value.fields[key.text] = inner
     for other in merged:

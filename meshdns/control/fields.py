@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import attrs
 
-from meshdns.control.documents import Value
+from meshdns.control.documents import TWICE, Value
 from meshdns.control.model import Labels
 from meshdns.defaults import MANIFEST_PROBLEMS
 from meshdns.values import quote
@@ -19,8 +19,11 @@ from meshdns.values import quote
 T = TypeVar("T")
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,9}")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_PART = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _KINDS = {"text": "a text", "list": "a list", "map": "keys with values", "nothing": "nothing"}
-_TRUE, _FALSE = frozenset({"true", "True", "TRUE"}), frozenset({"false", "False", "FALSE"})
+# All that YAML 1.1 takes for a flag, as Kubernetes does.
+_TRUE = frozenset(["true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"])
+_FALSE = frozenset(["false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N"])
 
 
 @attrs.define
@@ -30,7 +33,7 @@ class Sheet:
     problems: list[tuple[int, str]] = attrs.field(factory=list)
 
     def note(self, line: int, reason: str) -> None:
-        if len(self.problems) < MANIFEST_PROBLEMS:
+        if len(self.problems) < MANIFEST_PROBLEMS and (line, reason) not in self.problems:
             self.problems.append((line, reason))
 
 
@@ -46,7 +49,10 @@ class Fields:
         return f"{self.path}.{name}" if self.path else name
 
     def _wrong(self, name: str, value: Value, wanted: str) -> None:
-        self.sheet.note(value.line, f"{self._at(name)}: {wanted} is wanted here, not {_KINDS[value.kind]}")
+        if value.kind == TWICE:
+            self.sheet.note(value.line, f"{self._at(name)} is there twice; keep one")
+        else:
+            self.sheet.note(value.line, f"{self._at(name)}: {wanted} is wanted here, not {_KINDS[value.kind]}")
 
     def get(self, name: str, kind: str) -> Value | None:
         """The value of a field if it is there, not null, and of this kind."""
@@ -81,13 +87,14 @@ class Fields:
                 self._wrong(f"{name}[{index}]", item, _KINDS["map"])
 
     def text(self, name: str, convert: Callable[[str], T], default: T) -> T:
-        """A text by a function that raises ValueError with a sentence."""
+        """A text by a function that raises ValueError with a sentence. An empty one is none, as in Kubernetes."""
         found = self.get(name, "text")
-        return default if found is None else self._converted(name, found, convert, default)
+        return self._converted(name, found, convert, default) if found is not None and found.text else default
 
     def required(self, name: str, convert: Callable[[str], str]) -> str:
         """As `text`, for one that must be there; "" where something is wrong."""
-        if name not in self.value.fields or self.value.fields[name].kind == "nothing":
+        found = self.value.fields.get(name)
+        if found is None or found.kind == "nothing" or (found.kind == "text" and not found.text):
             self.sheet.note(self.value.line, f"{self._at(name)} is required")
             return ""
         return self.text(name, convert, "")
@@ -145,13 +152,6 @@ class Fields:
 # Texts
 
 
-def word(text: str) -> str:
-    """Any text; one that is empty is none."""
-    if not text:
-        raise ValueError("the text is empty")
-    return text
-
-
 def label(text: str) -> str:
     """The name of a namespace or service (RFC 1123 section 2.1)."""
     if not _LABEL.fullmatch(text):
@@ -160,9 +160,9 @@ def label(text: str) -> str:
 
 
 def subdomain(text: str) -> str:
-    """The name of an object: labels with dots between."""
-    if len(text) > 253 or not all(_LABEL.fullmatch(each) for each in text.split(".")):
-        raise ValueError(f"{quote(text)} is no name of an object: lower-case labels with dots between, at most 253")
+    """The name of an object: words with dots between. No DNS name: Kubernetes bounds the whole, and no word of it."""
+    if len(text) > 253 or not all(_PART.fullmatch(each) for each in text.split(".")):
+        raise ValueError(f"{quote(text)} is no name of an object: lower-case words with dots between, at most 253")
     return text
 
 

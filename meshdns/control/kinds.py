@@ -11,7 +11,7 @@ from ipaddress import ip_address
 import attrs
 
 from meshdns.control import model
-from meshdns.control.documents import Value
+from meshdns.control.documents import TWICE, Value
 from meshdns.control.fields import (
     Fields,
     Sheet,
@@ -21,7 +21,6 @@ from meshdns.control.fields import (
     label,
     plain_host,
     subdomain,
-    word,
 )
 from meshdns.control.model import Endpoint, Object, Ref
 from meshdns.entries import Port
@@ -63,13 +62,17 @@ class Read:
 
 
 def read(cluster: str, document: Value) -> Iterator[Read]:
-    """All that a document holds: one object, or those of a list."""
+    """All that a document holds: one object, or those of a list; a null holds none."""
+    if document.kind == "nothing":
+        return
     if document.kind != "map":
         yield Read("", document.line, problems=((document.line, "this is no object: keys with values are wanted"),))
         return
     kind, version = _word(document, "kind"), _word(document, "apiVersion")
     items = document.fields.get("items")
-    if kind.endswith("List") and items is not None and items.kind == "list":
+    if kind.endswith("List") and (unclear := _twice(document, "items")):
+        yield Read(kind, document.line, problems=unclear)
+    elif kind.endswith("List") and items is not None and items.kind == "list":
         for item in items.items:
             yield _one(cluster, item, kind.removesuffix("List"), version)
     else:
@@ -81,10 +84,18 @@ def _word(document: Value, name: str) -> str:
     return found.text if found is not None and found.kind == "text" else ""
 
 
+def _twice(document: Value, *names: str) -> tuple[tuple[int, str], ...]:
+    """The problems of those of these keys that are there twice."""
+    found = [(document.fields[name], name) for name in names if name in document.fields]
+    return tuple((value.line, f"{name} is there twice; keep one") for value, name in found if value.kind == TWICE)
+
+
 def _one(cluster: str, document: Value, kind: str, version: str) -> Read:
     """`kind` and `version` are what the list around it says of all its items."""
     if document.kind != "map":
         return Read(kind, document.line, problems=((document.line, "this is no object: keys with values are wanted"),))
+    if unclear := _twice(document, "kind", "apiVersion"):
+        return Read("", document.line, problems=unclear)
     kind, version = _word(document, "kind") or kind, _word(document, "apiVersion") or version
     if not kind:
         return Read("", document.line, problems=((document.line, "kind is required"),))
@@ -98,6 +109,9 @@ def _one(cluster: str, document: Value, kind: str, version: str) -> Read:
     sheet = Sheet()
     fields = Fields(document, "", sheet)
     meta = fields.map("metadata")
+    if not meta.text("name", str, "") and meta.text("generateName", str, ""):
+        # What `kubectl create` makes objects from; the cluster names each of them.
+        return Read(kind, document.line, problems=tuple(sheet.problems))
     name = meta.required("name", subdomain if kind not in ("Service", "Namespace", "ServiceImport") else label)
     namespace = "" if kind in _CLUSTER_WIDE else meta.text("namespace", label, DEFAULT_NAMESPACE)
     ref = Ref(cluster, kind, namespace, name) if name else None
@@ -181,7 +195,7 @@ def _port_name(text: str) -> str:
 def _ports(spec: Fields, number: str, protocol: Callable[[str], str]) -> Iterator[Port]:
     for each in spec.maps("ports"):
         if each.get(number, "text") is None:
-            each.required(number, word)
+            each.required(number, str)
             continue
         yield Port(
             each.text("name", _port_name, ""), each.number(number, 1, 65535, 1), each.text("protocol", protocol, "TCP")
@@ -226,7 +240,7 @@ def _pod(ref: Ref, meta: Fields, document: Fields) -> Object:
         hostname=spec.text("hostname", label, ""),
         subdomain=spec.text("subdomain", label, ""),
         ready=ready,
-        service_account=spec.text("serviceAccountName", word, "default"),
+        service_account=spec.text("serviceAccountName", str, "default"),
     )
 
 
@@ -250,7 +264,7 @@ def _service_import(ref: Ref, meta: Fields, document: Fields) -> Object:
 
 def _service_entry(ref: Ref, meta: Fields, document: Fields) -> Object:
     spec = document.map("spec")
-    hosts = spec.texts("hosts", host)
+    hosts = spec.texts("hosts", _entry_host)
     if not hosts and not spec.sheet.problems:
         spec.refuse("hosts", "at least one host is required")
     assigned = [
@@ -260,7 +274,7 @@ def _service_entry(ref: Ref, meta: Fields, document: Fields) -> Object:
     ]
     return model.ServiceEntry(
         ref,
-        hosts=tuple(dict.fromkeys(hosts)),
+        hosts=tuple(dict.fromkeys(filter(None, hosts))),
         addresses=tuple(dict.fromkeys(spec.texts("addresses", address_or_network))),
         ports=tuple(_ports(spec, "number", _protocol)),
         resolution=spec.text("resolution", _one_of(*_RESOLUTIONS), "NONE"),
@@ -273,10 +287,18 @@ def _service_entry(ref: Ref, meta: Fields, document: Fields) -> Object:
     )
 
 
+def _entry_host(text: str) -> str:
+    """A host of a ServiceEntry; "" for `*rest` and `*-rest`, which Istio takes for traffic and which no DNS answers."""
+    if text.startswith("*") and not text.startswith("*.") and len(text) > 1:
+        host(text[1:].removeprefix("-"))
+        return ""
+    return host(text)
+
+
 def _entry_endpoints(spec: Fields) -> Iterator[Endpoint]:
     """Those with an address of their own; a name or a socket's path is no answer."""
     for each in spec.maps("endpoints"):
-        said = each.text("address", word, "")
+        said = each.text("address", str, "")
         if _is_address(said):
             yield Endpoint((str(ip_address(said)),), network=each.text("network", str, ""))
 
@@ -291,7 +313,7 @@ def _is_address(text: str) -> bool:
 
 def _workload_entry(ref: Ref, meta: Fields, document: Fields) -> Object:
     spec = document.map("spec")
-    said = spec.text("address", word, "")
+    said = spec.text("address", str, "")
     return model.WorkloadEntry(
         ref,
         address=str(ip_address(said)) if _is_address(said) else "",
@@ -308,19 +330,21 @@ def _sidecar(ref: Ref, meta: Fields, document: Fields) -> Object:
         hosts = each.texts("hosts", _egress_host)
         if not hosts and not each.sheet.problems:
             each.refuse("hosts", "at least one host is required")
-        port = each.map("port").number("number", 1, 65535, 0) or None
+        # A listener on a socket's path has port 0, and shows services whatever their port.
+        port = each.map("port").number("number", 0, 65535, 0) or None
         egress.append(model.Egress(hosts, port))
     selector = spec.map("workloadSelector").labels("labels")
     return model.Sidecar(ref, selector, tuple(egress), _created(meta))
 
 
 def _egress_host(text: str) -> str:
-    """`NAMESPACE/HOST` with `*`, `.` or `~` for the namespace, and `*` or `*.rest` for the host."""
+    """`NAMESPACE/HOST` with `*` or `.` for any or one's own namespace, and `*` or `*.rest` for the host; a `~` in front hides
+    what it names, in every namespace where none follows."""
     namespace, slash, name = text.partition("/")
     if not slash or not name:
         raise ValueError(f'{quote(text)} has no namespace in front; write it like "./*" or "ns1/reviews.example.com"')
-    if namespace not in ("*", ".", "~"):
-        label(namespace)
+    if (named := namespace.removeprefix("~")) not in ("*", ".") and namespace != "~":
+        label(named)
     return f"{namespace}/{name if name == '*' else host(name)}"
 
 

@@ -34,7 +34,7 @@ class Scope:
             words = ", ".join(sorted(offer.export_to)) or "nobody"
             return f"exportTo shows it to {words} only, and the workload is in {self.namespace}"
         assert self.sidecar is not None  # what else could hide it
-        return f"the egress hosts of {self.sidecar.ref} ({self.sidecar.place}) do not name it"
+        return f"the egress hosts of {self.sidecar.ref} ({self.sidecar.place}) do not name it, or hide it"
 
     def _exported(self, offer: Offer) -> bool:
         return EVERYBODY in offer.export_to or self.namespace in offer.export_to
@@ -55,13 +55,15 @@ class Scope:
         return attrs.evolve(offer, ports=kept) if kept else None
 
     def _names(self, egress: Egress, offer: Offer) -> bool:
-        host = offer.within or offer.host
-        for each in egress.hosts:
-            namespace, _, name = each.partition("/")
-            wanted = self.namespace if namespace == "." else namespace
-            if wanted in ("*", offer.ref.namespace) and _covers(name, host):
-                return True
-        return False
+        """Whether a host of it names the offer, and none with `~` in front does."""
+        named = [each for each in egress.hosts if self._speaks_of(each, offer)]
+        return bool(named) and not any(each.startswith("~") for each in named)
+
+    def _speaks_of(self, egress_host: str, offer: Offer) -> bool:
+        namespace, _, name = egress_host.partition("/")
+        namespace = "*" if namespace == "~" else namespace.removeprefix("~")
+        wanted = self.namespace if namespace == "." else namespace
+        return wanted in ("*", offer.ref.namespace) and _covers(name, offer.within or offer.host)
 
 
 def _covers(pattern: str, host: str) -> bool:

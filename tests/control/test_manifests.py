@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from meshdns.control.documents import BadDocument, compose, parts
 from meshdns.control.kinds import _READERS
 from meshdns.control.manifests import Manifests
-from meshdns.control.model import Object, Ref, Service, Update
+from meshdns.control.model import Egress, Object, Ref, Service, ServiceEntry, Sidecar, Update
 from tests.control.world import finish
 
 SERVICE = """\
@@ -139,6 +139,57 @@ class KindTests(Case):
         self.feed("kind: Deployment\napiVersion: apps/v1\n---\n" + other)
         self.assertEqual(([], {"Deployment": 1, "Service": 1}), (self.problems(), self.manifests.counted))
 
+    def test_names_that_are_no_labels(self) -> None:
+        """C1: Kubernetes bounds the name of an object at 253, and no word of it at 63 as DNS does; a Service's it does."""
+        pod = "kind: Pod\napiVersion: v1\nmetadata: {name: %s}\n"
+        self.assertEqual([], self.said(pod % f"{'a' * 64}.{'b' * 100}"))
+        self.assertEqual(1, len(self.said(pod % ("a" * 254))))
+        self.assertIn("no DNS label", self.said(SERVICE % ("a" * 64, "10.0.0.1"))[0])
+
+    def test_empty_is_none(self) -> None:
+        """C1: what charts leave empty is not set, as in Kubernetes; where something is required it is missing."""
+        empty = 'spec: {hostname: "", subdomain: "", serviceAccountName: ""}\nstatus: {podIP: ""}\n'
+        self.assertEqual([], self.said('kind: Pod\napiVersion: v1\nmetadata: {name: a, namespace: ""}\n' + empty))
+        spec = 'spec: {type: "", clusterIP: "", externalName: "", ports: [{port: 80, name: "", protocol: ""}]}\n'
+        self.assertEqual([], self.said("kind: Service\napiVersion: v1\nmetadata: {name: a}\n" + spec))
+        self.assertIn("metadata.name is required", self.said('kind: Pod\napiVersion: v1\nmetadata: {name: ""}\n')[0])
+
+    def test_flags(self) -> None:
+        """C1: a flag is all that YAML 1.1 calls one, without quotes."""
+        text = "kind: Service\napiVersion: v1\nmetadata: {name: a}\nspec: {publishNotReadyAddresses: %s}\n"
+        for word, flag in (("yes", True), ("On", True), ("true", True), ("no", False), ("OFF", False)):
+            self.setUp()
+            found = self.one(text % word)
+            assert isinstance(found, Service)
+            self.assertIs(flag, found.publish_not_ready)
+        self.assertEqual(1, len(self.said(text % '"true"')))
+
+    def test_generated_name(self) -> None:
+        """C1: a pattern that the cluster makes names from is no object yet, and no mistake."""
+        said = self.said("kind: Pod\napiVersion: v1\nmetadata: {generateName: a-}\n")
+        self.assertEqual(([], [], {"Pod": 1}), (said, list(self.manifests.objects()), self.manifests.counted))
+
+    def test_partial_wildcard(self) -> None:
+        """C1: Istio takes `*rest` and `*-rest` for traffic; no DNS answers them, and the other hosts stay. `*` it refuses."""
+        text = f"kind: ServiceEntry\napiVersion: {ISTIO}\nmetadata: {{name: a}}\nspec: {{hosts: [%s]}}\n"
+        found = self.one(text % '"*x", "*-y.example.com", "*.z.example.com", b.example.com')
+        assert isinstance(found, ServiceEntry)
+        self.assertEqual((("*.z.example.com", "b.example.com"), []), (found.hosts, self.problems()))
+        self.assertEqual([], self.said(text % '"*x"'))
+        for wrong in ("*", "**", "*-", "*..x", "a*"):
+            self.assertEqual(1, len(self.said(text % f'"{wrong}"')), wrong)
+
+    def test_egress(self) -> None:
+        """C1: a listener on a socket's path has port 0, which is every port; `~` may stand in front of a namespace."""
+        text = f"kind: Sidecar\napiVersion: {ISTIO}\nmetadata: {{name: a}}\nspec: {{egress: [%s]}}\n"
+        hosts = ("./*", "~/*", "~./a.example.com", "~ns1/*", "~*/*.example.com")
+        quoted = ", ".join(f'"{each}"' for each in hosts)
+        found = self.one(text % f'{{port: {{number: 0}}, bind: "unix:///a", hosts: [{quoted}]}}')
+        assert isinstance(found, Sidecar)
+        self.assertEqual(((Egress(hosts),), []), (found.egress, self.problems()))
+        for wrong in ("~~/*", "~A/*", "/*", "~ns1"):
+            self.assertEqual(1, len(self.said(text % f'{{hosts: ["{wrong}"]}}')), wrong)
+
     def test_old_version(self) -> None:
         self.assertIn(
             "apiVersion: ", self.said(f"kind: Sidecar\napiVersion: {ISTIO}alpha9\nmetadata: {{name: a}}\n")[0]
@@ -163,6 +214,39 @@ class DocumentTests(Case):
         text = '{"kind": "Service", "apiVersion": "v1",\n "metadata": {"name": "a"}, "spec": {"clusterIP": "10.0.0.1"}}'
         found = self.one(text)
         self.assertIsInstance(found, Service)
+
+    def test_json_pairs(self) -> None:
+        """C1: what lies beyond U+FFFF is two escapes in JSON; a backslash that is escaped begins none, and YAML has none."""
+        text = '{"kind": "Service", "apiVersion": "v1", "metadata": {"name": "a"}, "spec": {"selector": {"x": "%s"}}}'
+        for written, read in (("\\ud83d\\uDE00", "\U0001f600"), ("\\\\ud83d\\\\ude00", "\\ud83d\\ude00")):
+            found = self.one(text % written)
+            assert isinstance(found, Service)
+            self.assertEqual((("x", read),), found.selector)
+        self.assertEqual(1, len(self.said('kind: "\\ud83d\\ude00"\n')))
+
+    def test_null(self) -> None:
+        """C1: a document of nothing is passed over, as by kubectl."""
+        self.assertEqual([], self.said("null\n---\n~\n---\n...\n---\n" + SERVICE % ("a", "10.0.0.1")))
+
+    def test_twice(self) -> None:
+        """C1: Kubernetes lets the last of two keys win. That is told where names hang on it, and is nobody's business elsewhere."""
+        twice = "metadata: {name: a}\nspec: {a: 1,\n a: 2, selector: {x: y,\n x: z}, clusterIP: 10.0.0.1}\n"
+        self.assertEqual([], self.said("kind: Deployment\napiVersion: apps/v1\n" + twice))
+        self.assertEqual(
+            ["a.yaml:6: Service default/a: spec.selector.x is there twice; keep one"],
+            self.said("kind: Service\napiVersion: v1\n" + twice),
+        )
+        head = "kind: Service\napiVersion: v1\nmetadata: {name: a}\n"
+        for text, told in (
+            (head + "spec: {}\nspec: {}\n", "5: Service default/a: spec"),
+            ("kind: Service\napiVersion: v1\nmetadata: {name: a,\n name: b}\n", "4: Service: metadata.name"),
+            ("kind: Service\napiVersion: v1\napiVersion: v2\n", "3: apiVersion"),
+            ("kind: Deployment\nkind: Service\nkind: Pod\n", "3: kind"),
+            ("kind: List\nitems: []\nitems: []\n", "3: List: items"),
+            (head + "x: &x {type: a,\n type: b}\nspec: {<<: *x}\n", "5: Service default/a: spec.type"),
+        ):  # fmt: skip
+            self.setUp()
+            self.assertEqual([f"a.yaml:{told} is there twice; keep one"], self.said(text))
 
     def test_anchors(self) -> None:
         """C1: anchors and merges mean what they mean in YAML."""
@@ -191,7 +275,7 @@ class DocumentTests(Case):
         """C1: bytes, tabs, NUL, endless depth, a template: one sentence each with a line."""
         for text, line in (
             (b"\xff\xfe", 1), (b"a: 1\nb: \x00", 2), (b"a:\n\t- b", 2), (b"[" * 5000, 1), (b"a: {{ .Values.x }}\nb: *c\n", 1),
-            (b"a: 1\na: 2\n", 2), (b"- 1\n", 1), (b"a: b", 1), (b"? [a]\n: b\n", 1),
+            (b"kind: A\nkind: B\n", 2), (b"- 1\n", 1), (b"a: b", 1), (b"? [a]\n: b\n", 1),
         ):  # fmt: skip
             self.setUp()
             said = self.said(text)

@@ -254,6 +254,17 @@ class VisibilityTests(SynchronousTestCase):
         self.assertEqual(own, world.hosts())
         self.assertEqual(5, len(world.hosts(NS2)))
 
+    def test_sidecar_hides(self) -> None:
+        """C6: `~` in front of a namespace hides what the other hosts of the same listener show."""
+        things = service("a"), service("b"), service("a", "ns2"), entry("x", "x.example.com", namespace="ns2")
+        own, other = ("b.ns1.svc.cluster.local",), ("a.ns2.svc.cluster.local", "x.example.com")
+        for hidden, seen in (
+            ("~./a.ns1.svc.cluster.local", own + other), ("~ns2/*", ("a.ns1.svc.cluster.local", *own)),
+            ("~/*.svc.cluster.local", other[1:]), ("~*/*", ()), ("~ns3/*", ("a.ns1.svc.cluster.local", *own, *other)),
+        ):  # fmt: skip
+            world = World().put("east", *things, self.sidecar("s", "*/*", hidden))
+            self.assertEqual(sorted(seen), sorted(world.hosts()), hidden)
+
     def test_sidecar_port(self) -> None:
         """C6: an egress port leaves only services that have it."""
         world = World().put("east", service("a"), entry("x", "x.example.com"))
