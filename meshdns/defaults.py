@@ -74,7 +74,9 @@ POLL_MOST = 300.0  # seconds that anybody may be parked
 PARKED_POLLS = 20_000  # at once; one process holds 10,000 agents, and two replicas may be down to one
 POLL_CONNECTIONS = 25_000  # open at once; the one idle longest makes room
 POLL_IDLE = 75.0  # a connection without a request is closed after so long; agents ask at once again
-POLL_WAKE = 50  # parked polls answered before the reactor looks at other things: some 2 ms
+POLL_WAKE = (
+    5_000  # parked polls answered before the reactor looks at other things: it would find those answered, asking anew
+)
 POLL_TOLD = 60.0  # a refusal of one cause and peer is logged once in so long
 PACKED_BODIES = 256  # bodies kept packed: of a change each view's delta and table, plain and gzipped
 

@@ -31,16 +31,19 @@ class View:
     zones: tuple[str, ...]
     own: dict[str, Entry | None] = attrs.field(factory=dict)
     hosts: int = 0
-    _total: int = 0  # of the entries, modulo 2**128
+    generation: str = attrs.field(default="", init=False)
+    _total: int = 0  # of the weights of the entries
     _past: dict[str, int] = attrs.field(factory=dict)  # generation -> how many changes had been made
     _changed: list[Mapping[str, bool]] = attrs.field(
         factory=list
     )  # the last of them: hosts, and whether each was there before
     _made: int = 0  # changes in all
 
-    @property
-    def generation(self) -> str:
-        return total_text(self._total + weigh_head(self.zones, TABLE_TTL))
+    def __attrs_post_init__(self) -> None:
+        self._weigh()
+
+    def _weigh(self) -> None:
+        self.generation = total_text(self._total + weigh_head(self.zones, TABLE_TTL))
 
     def entry(self, host: str) -> Entry | None:
         """What a host answers here."""
@@ -94,6 +97,7 @@ class View:
         """Hosts answer otherwise now."""
         self._past.setdefault(self.generation, self._made)
         self._total += became.weight
+        self._weigh()
         self.hosts += became.count
         self._changed.append({host: had for host, (_, _, had) in became.hosts.items()})
         self._made += 1
@@ -107,6 +111,7 @@ class View:
         """It has seen all that the view below has: who comes from there knows its generations."""
         self.hosts, self._total, self._made = below.hosts, below._total, below._made
         self._past, self._changed = dict(below._past), list(below._changed)
+        self._weigh()
 
 
 @attrs.frozen
