@@ -21,18 +21,23 @@ from meshdns.exchange import Poll
 CLUSTER = "east"
 NAMESPACE = "ns1"
 _PAUSE = 0.02  # seconds between two attempts at a control plane that starts
+_REST = 60.0  # seconds in which it is to come to rest
+_GLANCE = 0.1  # seconds in which it is seen whether it is busy
+_BUSY = 0.1  # seconds of CPU a second, beside those it takes with nothing to do
 _ANSWER = 30.0  # seconds for an answer that is not parked
 
 
 @attrs.frozen
 class Plane:
-    """One that runs. Its folder has the certificate to trust it by; `token` lets a workload of NAMESPACE in."""
+    """One that runs, `started` on the monotonic clock. Its folder has the certificate to trust it by; `token` lets a workload of
+    NAMESPACE in."""
 
     process: subprocess.Popen[bytes]
     folder: Path
     port: int
     status: int
     token: str
+    started: float
 
     @property
     def ca(self) -> Path:
@@ -66,6 +71,14 @@ class Plane:
         before, began = self.cpu(), time.monotonic()
         time.sleep(seconds)
         return (self.cpu() - before) / (time.monotonic() - began)
+
+    def rest(self, idle: float) -> None:
+        """Return once it takes no more CPU than with nothing to do: all that it was asked for is done."""
+        deadline = time.monotonic() + _REST
+        while time.monotonic() < deadline:
+            if self.idle(_GLANCE) < idle + _BUSY:
+                return
+        raise CannotMeasure(f"The control plane was busy for {_REST:.0f} s and longer.")
 
     def first_table(self, patience: float) -> tuple[Poller, Heard]:
         """Poll without waiting, again and again, until there is a table; and who has got it."""
@@ -112,8 +125,9 @@ status: {HOST}:{status}
     (folder / "control.yaml").write_text(configuration)
     command = [twistd(), "-n", "--pidfile=", "meshdns-control", "--config", str(folder / "control.yaml")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = time.monotonic()
     with processes.running(command, core, folder / "log", environment) as process:
-        yield Plane(process, folder, port, status, token)
+        yield Plane(process, folder, port, status, token, started)
 
 
 def _token(file: Path) -> str:

@@ -1,7 +1,6 @@
 """From a manifest's rename on disk to the first new answer of an agent, while many others are connected and served as well.
 
-One agent is real, and asked all the time; the others are simulated by `fleet`, in one process. The real one comes last, so that
-a control plane that serves them in their order serves it last.
+One agent is real, and asked all the time; it starts after the others, which are simulated by `fleet`, in one process.
 """
 
 import random
@@ -140,7 +139,8 @@ def _pushes(many: int, control: Plane, fleet: Helper | None, asker: "_Asker", ma
         if fleet is not None:
             said = fleet.hear(_PATIENCE)
             others = said["first"] - renamed, said["half"] - renamed, said["last"] - renamed
-        time.sleep(2 * FILES_POLL * (0.5 + chance.random()))  # so that looks and renames have no rhythm in common
+        control.rest(idle)  # until all are parked again
+        time.sleep(FILES_POLL * chance.random())  # so that looks and renames have no rhythm in common
         cpu = control.cpu() - before - idle * (time.monotonic() - began)
         yield Pushed(answered - renamed, others, cpu)
 
