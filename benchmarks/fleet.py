@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks.helper import allow_descriptors, tell
+from benchmarks.helper import allow_descriptors, stand_back, tell
 from benchmarks.polling import Heard, Poller, request, trusting
 from benchmarks.processes import CannotMeasure, end_on_sigterm
 from meshdns.defaults import POLL_WAIT
@@ -89,6 +89,7 @@ def main() -> int:
     parser.add_argument("count", type=int)
     options = parser.parse_args()
     end_on_sigterm()
+    stand_back()
     try:
         allow_descriptors(options.count)
         Fleet(options.port, options.ca, options.token, options.cluster, options.count).run()

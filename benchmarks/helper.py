@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import CannotMeasure, end, last_words, pinned
 from benchmarks.servers import ROOT
 
-_NICE = "19"  # whoever else is on that core, an agent or the one who asks it, goes first
 _SPARE = 100  # file descriptors beside those of connections
 
 
@@ -55,7 +54,7 @@ class Helper:
 @contextmanager
 def helper(module: str, words: Sequence[object], core: int, log: Path) -> Iterator[Helper]:
     """`python -m MODULE WORDS` for the length of a `with`; what it complains of goes into the log."""
-    command = pinned(["nice", "-n", _NICE, sys.executable, "-m", module, *map(str, words)], core)
+    command = pinned([sys.executable, "-m", module, *map(str, words)], core)
     with log.open("wb") as errors:
         process = subprocess.Popen(
             command,
@@ -72,6 +71,13 @@ def helper(module: str, words: Sequence[object], core: int, log: Path) -> Iterat
             assert stream is not None
             stream.close()
         end(process)
+
+
+def stand_back() -> None:
+    """Whoever else is on our core, an agent or the one who asks it, goes first."""
+    os.nice(19)
+    with suppress(OSError):  # without autogroups (sched(7)) the line above is enough; with them it counts for nothing
+        Path("/proc/self/autogroup").write_text("19")
 
 
 def tell(**what: object) -> None:

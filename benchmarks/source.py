@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks.helper import tell
+from benchmarks.helper import stand_back, tell
 from benchmarks.names import MESH_ZONE, TTL
 from benchmarks.processes import end_on_sigterm
 from meshdns import exchange
@@ -158,6 +158,7 @@ def main() -> int:
     parser.add_argument("hosts", type=int)
     options = parser.parse_args()
     end_on_sigterm()
+    stand_back()
     try:
         Handler.source = Source(options.hosts)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
