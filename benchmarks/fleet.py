@@ -81,7 +81,9 @@ class Fleet:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description="Simulated pollers, for benchmarks.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fleet", description="Simulated pollers, for benchmarks."
+    )
     parser.add_argument("port", type=int)
     parser.add_argument("ca", type=Path)
     parser.add_argument("token")

@@ -8,7 +8,6 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from socket import inet_aton
 
 import attrs
 
@@ -17,7 +16,6 @@ from benchmarks.helper import Helper
 from benchmarks.job import Done, Setting
 from benchmarks.pace import RATE, Asked, Pacer
 from benchmarks.plane import replace
-from benchmarks.processes import CannotMeasure
 from benchmarks.report import Page, verdict
 from benchmarks.servers import agent
 from meshdns.cli.demo import make_certificates
@@ -28,6 +26,7 @@ SECONDS = 10.0  # of deltas, and of nothing
 DELTAS = 10  # a second
 BAR_HOSTS = 100_000
 BAR = 0.005  # seconds for 99 of 100 answers
+_BEFORE = 1.0  # seconds that what the last table left behind has to be over
 _AFTER = 0.5  # seconds that still belong to a load once its table is in force: the old one is let go
 _PATIENCE = 60.0  # seconds for a table to be in force, and for its snapshot to begin
 _WAITED = 0.02  # share of the time that others may have the agent's core before a row is called disturbed
@@ -47,7 +46,7 @@ class Phase:
 
 
 def duration(options: Namespace) -> float:
-    return 4 * SECONDS + options.hosts * 0.0006
+    return float(4 * SECONDS + options.hosts * 0.0006)
 
 
 def run(setting: Setting) -> Done:
@@ -73,7 +72,7 @@ class _Client:
         for before, after in ways:
             start(before)
             self._until(before, 0.0)
-            self._pacer.ask(_for(1.0), _PATIENCE)  # what the last table left behind is not this one's
+            self._pacer.ask(_for(_BEFORE), _PATIENCE)
             already = self._waited()
             start(after)
             found = self._until(after, _AFTER)
@@ -113,13 +112,11 @@ class _Client:
 
     def _until(self, name: str, after: float) -> Asked:
         """Until a table answers, and a little longer."""
-        mark = inet_aton(source.address(0, source.TABLES.index(name)))[:1]
-        wanted = inet_aton(source.address(0, source.TABLES.index(name)))[1] >> 6
+        version = source.TABLES.index(name)
         there: list[float] = []
 
         def over() -> bool:
-            address = self._pacer.address
-            if not there and address and address[:1] == mark and address[1] >> 6 == wanted:
+            if not there and source.version(self._pacer.address) == version:
                 there.append(time.monotonic())
             return bool(there) and time.monotonic() - there[0] >= after
 

@@ -96,5 +96,7 @@ class Pacer:
 
     def _check(self, reply: bytes) -> None:
         if reply[3] & 0x0F or reply[6:8] != b"\0\1":
-            raise CannotMeasure(f"The agent answers wrongly: rcode {reply[3] & 0x0F}, {reply[7]} records instead of one.")
+            raise CannotMeasure(
+                f"The agent answers wrongly: rcode {reply[3] & 0x0F}, {reply[7]} records instead of one."
+            )
         self.address = reply[-4:]

@@ -105,7 +105,9 @@ def _turn(pollers: int, many: int, setting: Setting) -> Turn:
         pushes = list(_pushes(many, control, fleet, asker, manifests))
         waited = (machine.waited_seconds(control.process.pid) - waited) / (time.monotonic() - began)
     turn = Turn(pollers, pushes, memory, waited)
-    setting.tell(f"{WORD}: {pollers:,} pollers: p50 {turn.agent(0.5) * 1e3:.0f} ms, p99 {turn.agent(0.99) * 1e3:.0f} ms")
+    setting.tell(
+        f"{WORD}: {pollers:,} pollers: p50 {turn.agent(0.5) * 1e3:.0f} ms, p99 {turn.agent(0.99) * 1e3:.0f} ms"
+    )
     return turn
 
 

@@ -71,7 +71,7 @@ class Scaled:
 
 
 def duration(options: Namespace) -> float:
-    return 5 + options.services * 0.0015 + _IDLE + CHANGES * 2
+    return float(5 + options.services * 0.0007 + _IDLE + CHANGES * 2)
 
 
 def run(setting: Setting) -> Done:
@@ -80,7 +80,7 @@ def run(setting: Setting) -> Done:
     return Done(page(scaled), {"case": WORD, "scaled": attrs.asdict(scaled)})
 
 
-def measure(setting: Setting, changes: int = CHANGES) -> Scaled:
+def measure(setting: Setting) -> Scaled:
     empty, large = setting.directory / "empty", setting.directory / "large"
     world.write(empty, 1, 1)
     namespaces = max(1, setting.options.services // PER_NAMESPACE)
@@ -94,7 +94,7 @@ def measure(setting: Setting, changes: int = CHANGES) -> Scaled:
         start, poller, heard = _start(control, namespaces * PER_NAMESPACE, octets)
         setting.tell(f"{WORD}: the first table of {start.services:,} services after {start.seconds:.1f} s")
         idle = control.idle(_IDLE)
-        found = list(_changes(changes, control, idle, poller, heard, large))
+        found = list(_changes(control, idle, poller, heard, large))
         waited = machine.waited_seconds(control.process.pid) / (time.monotonic() - began)
         poller.close()
     return Scaled(first, start, idle, found, waited)
@@ -107,14 +107,12 @@ def _start(control: Plane, services: int, octets: int) -> tuple[Start, Poller, H
     return Start(services, octets, seconds, control.cpu(), memory, len(heard.body)), poller, heard
 
 
-def _changes(
-    many: int, control: Plane, idle: float, poller: Poller, heard: Heard, manifests: Path
-) -> Iterator[Change]:
+def _changes(control: Plane, idle: float, poller: Poller, heard: Heard, manifests: Path) -> Iterator[Change]:
     """Changes of one service each, every one in another file, seen by a poll that is parked as an agent's is."""
     first = Poll(cluster=plane.CLUSTER, gzip=True, wait=POLL_WAIT, deltas=True)
     files = len(list(manifests.iterdir()))
     chance = random.Random(_SEED)
-    for number in range(many):
+    for number in range(CHANGES):
         known = attrs.evolve(first, known=(heard.answer.generation,))
         poller.ask(polling.request(known, control.token))
         control.rest(idle)

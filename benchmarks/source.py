@@ -45,7 +45,12 @@ def _entry(number: int, ip: str) -> Entry:
     """As a control plane has them: a service with two ports."""
     ports = [{"name": "http", "number": 80, "protocol": "TCP"}, {"name": "grpc", "number": 9080, "protocol": "TCP"}]
     namespace = f"ns{number % 500}"
-    said = {"ips": [ip], "registry": "Kubernetes", "shortname": f"service-{number}", "namespace": namespace}
+    said: dict[str, object] = {
+        "ips": [ip],
+        "registry": "Kubernetes",
+        "shortname": f"service-{number}",
+        "namespace": namespace,
+    }
     return entry({"host": host(number), **said, "ports": ports})
 
 
@@ -55,6 +60,11 @@ def host(number: int) -> str:
 
 def address(number: int, version: int) -> str:
     return f"10.{64 * version + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+
+
+def version(packed: bytes) -> int:
+    """Of an address, packed, which it is from; 3 of one that a delta brought, and -1 of none."""
+    return packed[1] >> 6 if packed else -1
 
 
 def text(table: Table) -> bytes:
@@ -140,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         """There is no log."""
 
 
