@@ -1,7 +1,7 @@
 """Thousands of agents in one process, as a control plane sees them: TLS, a long poll each, and the next one at once.
 
-They hold no tables. Said of each generation, once all have it: when the first, the one in the middle and the last of them had
-its answer, in seconds of the monotonic clock, which all processes of a machine share.
+They hold no tables. Said of each generation, once all have it: when its answer came in at each of them, in seconds of the
+monotonic clock, which all processes of a machine share.
 """
 
 import argparse
@@ -60,7 +60,7 @@ class Fleet:
         if heard.answer.kind == "refused":
             raise CannotMeasure(f"A poller is refused ({heard.answer.status}): {heard.body.decode(errors='replace')}")
         if heard.answer.kind != "nothing":
-            self._note(generation)
+            self._note(generation, poller.last)
         poller.ask(self._next(generation))
 
     def _next(self, generation: str) -> bytes:
@@ -72,12 +72,14 @@ class Fleet:
             asked = self._requests[generation]
         return asked
 
-    def _note(self, generation: str) -> None:
+    def _note(self, generation: str, when: float) -> None:
+        """`when` is of the wall's clock."""
         had = self._had.setdefault(generation, [])
-        had.append(time.monotonic())
+        had.append(when)
         if len(had) == self._count:
             del self._had[generation]
-            tell(generation=generation, first=had[0], half=had[len(had) // 2], last=had[-1])
+            apart = time.time() - time.monotonic()
+            tell(generation=generation, came=[round(each - apart, 6) for each in had])
 
 
 def main() -> int:

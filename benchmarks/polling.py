@@ -3,6 +3,7 @@
 import select
 import socket
 import ssl
+import struct
 import time
 from pathlib import Path
 
@@ -16,6 +17,9 @@ HOST = "127.0.0.1"
 _CONNECT = 10.0  # seconds
 _PIECE = 1 << 16  # octets read at once
 _HEAD_END = b"\r\n\r\n"
+_STAMP = struct.Struct("@qq")  # seconds and nanoseconds
+_SO_TIMESTAMPNS = 35  # socket(7); Python has no name for it
+_ANCILLARY = socket.CMSG_SPACE(_STAMP.size)
 
 
 def trusting(ca: Path) -> ssl.SSLContext:
@@ -33,13 +37,18 @@ class Heard:
 
 
 class Poller:
-    """One connection. Who has it waits until its socket is readable, and calls `arrived`."""
+    """One connection. Who has it waits until its socket is readable, and calls `arrived`.
+
+    The kernel notes when octets come in, so that it does not count when we have the time to read them.
+    """
 
     def __init__(self, trust: ssl.SSLContext, port: int, token: str, first: Poll) -> None:
         self.received = 0  # octets on the socket, those of TLS with them
+        self.last = 0.0  # when the last of them came in, by the wall's clock
         self.socket = socket.create_connection((HOST, port), _CONNECT)
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = trust.wrap_bio(self._in, self._out, server_hostname=HOST)
         self._greeted = False
@@ -59,7 +68,7 @@ class Poller:
     def arrived(self) -> Heard | None:
         """Take what has arrived; the answer, if it is whole now."""
         try:
-            data = self.socket.recv(_PIECE)
+            data, ancillary, _, _ = self.socket.recvmsg(_PIECE, _ANCILLARY)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -67,6 +76,9 @@ class Poller:
         if not data:
             raise CannotMeasure("A control plane closed a connection on which it was polled.")
         self.received += len(data)
+        for _, _, stamp in ancillary:
+            seconds, nanoseconds = _STAMP.unpack(stamp)
+            self.last = seconds + nanoseconds / 1e9
         self._in.write(data)
         if not self._greeted:
             self._shake()

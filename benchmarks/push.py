@@ -40,11 +40,11 @@ _SEED = 20_001
 
 @attrs.frozen
 class Pushed:
-    """One change: seconds from its rename to the real agent's answer, and to the first, the middle and the last of the
-    others; CPU of the control plane for it, in seconds."""
+    """One change: seconds from its rename to the real agent's answer, and until it came in at each of the others; CPU of the
+    control plane for it, in seconds."""
 
     agent: float
-    fleet: tuple[float, float, float] | None
+    fleet: Sequence[float]
     cpu: float
 
 
@@ -61,10 +61,24 @@ class Turn:
     def agent(self, share: float) -> float:
         return percentile([each.agent for each in self.pushes], share)
 
-    def fleet(self, which: int, share: float) -> float | None:
-        """Of the first (0), the middle (1) or the last (2) of the simulated ones."""
-        found = [each.fleet[which] for each in self.pushes if each.fleet]
+    def fleet(self, share: float) -> float | None:
+        """Of all that the simulated ones had."""
+        found = [came for each in self.pushes for came in each.fleet]
         return percentile(found, share) if found else None
+
+    @property
+    def p99(self) -> float:
+        """What counts: a real agent may be lucky in its place among so many."""
+        return max(self.agent(0.99), self.fleet(0.99) or 0.0)
+
+    def data(self) -> dict[str, object]:
+        """Of thousands of simulated ones only some figures for each change."""
+        pushes = [
+            {"agent": each.agent, "cpu": each.cpu}
+            | {f"fleet_p{share * 100:.0f}": percentile(each.fleet, share) for share in (0, 0.5, 0.99, 1) if each.fleet}
+            for each in self.pushes
+        ]
+        return {"pollers": self.pollers, "pushes": pushes, "memory": self.memory, "waited": self.waited}
 
 
 def renames(options: Namespace, pollers: int) -> int:
@@ -84,7 +98,7 @@ def run(setting: Setting) -> Done:
         directory.mkdir()
         with machine.on(setting.used.load):
             turns.append(_turn(pollers, renames(setting.options, pollers), attrs.evolve(setting, directory=directory)))
-    return Done(page(turns), {"case": WORD, "turns": [attrs.asdict(each) for each in turns]})
+    return Done(page(turns), {"case": WORD, "turns": [each.data() for each in turns]})
 
 
 def _turn(pollers: int, many: int, setting: Setting) -> Turn:
@@ -137,11 +151,8 @@ def _pushes(many: int, control: Plane, fleet: Helper | None, asker: "_Asker", ma
         text = world.namespace_text(0, SERVICES, version)
         renamed = plane.replace(manifests.with_name("new"), text, manifests / "ns0.yaml")
         answered = asker.await_address(world.address(0, version))
-        others = None
-        if fleet is not None:
-            said = fleet.hear(_PATIENCE)
-            others = said["first"] - renamed, said["half"] - renamed, said["last"] - renamed
-        control.rest(idle)  # until all are parked again
+        others = [came - renamed for came in fleet.hear(_PATIENCE)["came"]] if fleet else []
+        control.rest()  # until all are parked again
         time.sleep(FILES_POLL * chance.random())  # so that looks and renames have no rhythm in common
         cpu = control.cpu() - before - idle * (time.monotonic() - began)
         yield Pushed(answered - renamed, others, cpu)
@@ -203,8 +214,8 @@ def _asked(control: Plane, setting: Setting) -> Iterator[_Asker]:
 
 
 def page(turns: Sequence[Turn]) -> Page:
-    head = ["pollers", "changes", "agent p50 ms", "agent p99 ms", "first p50 ms", "half p50 ms", "last p50 ms"]
-    head += ["last p99 ms", "CPU ms/change", "KB/parked poll"]
+    head = ["pollers", "changes", "agent p50 ms", "agent p99 ms", "others p50 ms", "others p99 ms", "others most ms"]
+    head += ["CPU ms/change", "KB/parked poll"]
     return Page("From a renamed manifest to an agent's answer", WORD, [head, *map(_row, turns)], list(notes(turns)))
 
 
@@ -213,8 +224,7 @@ def _row(turn: Turn) -> list[str]:
         f"{turn.pollers:,}{' (!)' if turn.waited > _WAITED else ''}",
         f"{len(turn.pushes)}",
         *(f"{each * 1e3:.0f}" for each in (turn.agent(0.5), turn.agent(0.99))),
-        *("" if each is None else f"{each * 1e3:.0f}" for each in (turn.fleet(which, 0.5) for which in range(3))),
-        "" if (last := turn.fleet(2, 0.99)) is None else f"{last * 1e3:.0f}",
+        *("" if (came := turn.fleet(share)) is None else f"{came * 1e3:.0f}" for share in (0.5, 0.99, 1.0)),
         f"{statistics.median(each.cpu for each in turn.pushes) * 1e3:.1f}",
         "" if turn.memory is None else f"{turn.memory / 1e3:.1f}",
     ]
@@ -225,8 +235,7 @@ def notes(turns: Sequence[Turn]) -> Iterator[str]:
     for turn in turns:
         if turn.pollers >= BAR_POLLERS and turn.memory is not None:
             who = f"with {turn.pollers:,} pollers"
-            found = turn.agent(0.99)
-            yield f"{who}, p99 below {BAR * 1e3:.0f} ms: {verdict(found, BAR)}, {found * 1e3:.0f} ms"
+            yield f"{who}, p99 below {BAR * 1e3:.0f} ms: {verdict(turn.p99, BAR)}, {turn.p99 * 1e3:.0f} ms"
             told = verdict(turn.memory, BAR_MEMORY)
             yield f"{who}, a parked poll below {BAR_MEMORY / 1e3:.0f} KB: {told}, {turn.memory / 1e3:.1f} KB"
     if all(turn.pollers < BAR_POLLERS for turn in turns):

@@ -45,11 +45,12 @@ class Start:
 
 @attrs.frozen
 class Change:
-    """One changed service: seconds from the rename to the whole delta at a parked poll, CPU seconds, octets of the answer with
-    its head, and all that came on the socket, TLS with it."""
+    """One changed service: seconds from the rename to the whole delta at a parked poll, CPU seconds and in how many seconds,
+    octets of the answer with its head, and all that came on the socket, TLS with it."""
 
     seconds: float
     cpu: float
+    window: float
     octets: int
     on_wire: int
 
@@ -93,8 +94,9 @@ def measure(setting: Setting) -> Scaled:
     with plane.plane(setting.directory / "control", large, core) as control:
         start, poller, heard = _start(control, namespaces * PER_NAMESPACE, octets)
         setting.tell(f"{WORD}: the first table of {start.services:,} services after {start.seconds:.1f} s")
+        raw = list(_changes(control, poller, heard, large))
         idle = control.idle(_IDLE)
-        found = list(_changes(control, idle, poller, heard, large))
+        found = [attrs.evolve(each, cpu=each.cpu - idle * each.window) for each in raw]
         waited = machine.waited_seconds(control.process.pid) / (time.monotonic() - began)
         poller.close()
     return Scaled(first, start, idle, found, waited)
@@ -107,7 +109,7 @@ def _start(control: Plane, services: int, octets: int) -> tuple[Start, Poller, H
     return Start(services, octets, seconds, control.cpu(), memory, len(heard.body)), poller, heard
 
 
-def _changes(control: Plane, idle: float, poller: Poller, heard: Heard, manifests: Path) -> Iterator[Change]:
+def _changes(control: Plane, poller: Poller, heard: Heard, manifests: Path) -> Iterator[Change]:
     """Changes of one service each, every one in another file, seen by a poll that is parked as an agent's is."""
     first = Poll(cluster=plane.CLUSTER, gzip=True, wait=POLL_WAIT, deltas=True)
     files = len(list(manifests.iterdir()))
@@ -115,7 +117,7 @@ def _changes(control: Plane, idle: float, poller: Poller, heard: Heard, manifest
     for number in range(CHANGES):
         known = attrs.evolve(first, known=(heard.answer.generation,))
         poller.ask(polling.request(known, control.token))
-        control.rest(idle)
+        control.rest()
         time.sleep(FILES_POLL * chance.random())  # so that looks and renames have no rhythm in common
         index = number % files
         text = world.namespace_text(index, PER_NAMESPACE, 1 + number // files)
@@ -126,9 +128,8 @@ def _changes(control: Plane, idle: float, poller: Poller, heard: Heard, manifest
         if heard.answer.kind != "delta":
             raise CannotMeasure(f"The control plane answers a change with a {heard.answer.kind} instead of a delta.")
         on_wire = poller.received - received
-        control.rest(idle)
-        spent = control.cpu() - cpu - idle * (time.monotonic() - began)
-        yield Change(seconds, spent, heard.octets, on_wire)
+        control.rest()
+        yield Change(seconds, control.cpu() - cpu, time.monotonic() - began, heard.octets, on_wire)
 
 
 # For the reader

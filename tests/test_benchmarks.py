@@ -332,7 +332,7 @@ class OursTests(SynchronousTestCase):
         for turn in turns:
             self.assertEqual(2, len(turn["pushes"]))
         for pushed in turns[1]["pushes"]:
-            first, half, last = pushed["fleet"]
+            first, half, last = (pushed[f"fleet_p{share}"] for share in (0, 50, 100))
             self.assertTrue(0.1 <= first <= half <= last < 10, pushed)  # not before the debounce is over
             self.assertTrue(0.1 <= pushed["agent"] < 10, pushed)
 
@@ -361,8 +361,8 @@ class OursTests(SynchronousTestCase):
 class BarTests(SynchronousTestCase):
     """Whether a bar holds is said, and for what it is meant."""
 
-    def turn(self, pollers: int, agent: float, memory: float) -> push.Turn:
-        return push.Turn(pollers, [push.Pushed(agent, (0.1, 0.2, 0.3), 0.01)] * 100, memory, 0.0)
+    def turn(self, pollers: int, agent: float, others: float, memory: float) -> push.Turn:
+        return push.Turn(pollers, [push.Pushed(agent, (0.1, others), 0.01)] * 100, memory, 0.0)
 
     def test_percentile(self) -> None:
         """Nearest rank."""
@@ -371,7 +371,7 @@ class BarTests(SynchronousTestCase):
         self.assertEqual(3.0, report.percentile([3.0], 0.5))
 
     def test_push(self) -> None:
-        said = list(push.notes([self.turn(100, 9.0, 1.0), self.turn(5000, 0.55, 81_000.0)]))
+        said = list(push.notes([self.turn(100, 9.0, 9.0, 1.0), self.turn(5000, 0.55, 0.5, 81_000.0)]))
         self.assertEqual(
             [
                 "with 5,000 pollers, p99 below 600 ms: holds, 550 ms",
@@ -379,11 +379,12 @@ class BarTests(SynchronousTestCase):
             ],
             said,
         )
-        self.assertEqual(["the bars are meant for 5,000 pollers"], list(push.notes([self.turn(100, 9.0, 1.0)])))
+        self.assertIn("missed, 700 ms", next(push.notes([self.turn(5000, 0.2, 0.7, 1.0)])))
+        self.assertEqual(["the bars are meant for 5,000 pollers"], list(push.notes([self.turn(100, 9.0, 9.0, 1.0)])))
 
     def test_scale(self) -> None:
         start = scale.Start(50_000, 51_000_000, 20.0, 19.0, 300_000_000, 500_000)
-        changes = [scale.Change(0.2, cpu, 600, 620) for cpu in (0.01, 0.06, 0.07)]
+        changes = [scale.Change(0.2, cpu, 0.5, 600, 620) for cpu in (0.01, 0.06, 0.07)]
         scaled = scale.Scaled(attrs.evolve(start, memory=50_000_000), start, 0.01, changes, 0.0)
         self.assertEqual(5000.0, scaled.memory)
         cpu, octets = scale.notes(scaled)
