@@ -26,7 +26,7 @@ from meshdns.defaults import DEBOUNCE_QUIET, FILES_POLL
 
 WORD = "push"
 POLLERS = (1, 100, 5000)
-NAMESPACES, SERVICES = 100, 10  # of the mesh, and services in each
+NAMESPACES, SERVICES = 250, 4  # of the mesh, a file each, and services in each
 BAR_POLLERS = 5000
 BAR = 0.5 + DEBOUNCE_QUIET  # seconds from rename to answer at most, of 99 in 100, with so many
 BAR_MEMORY = 80_000  # octets of a parked poll
