@@ -17,7 +17,7 @@ from benchmarks.job import Done, Setting
 from benchmarks.pace import RATE, Asked, Pacer
 from benchmarks.plane import replace
 from benchmarks.report import Page, verdict
-from benchmarks.servers import agent
+from benchmarks.servers import Server, agent
 from meshdns.cli.demo import make_certificates
 
 WORD = "loading"
@@ -59,7 +59,8 @@ def run(setting: Setting) -> Done:
 class _Client:
     """Who asks the agent in `phase` after phase."""
 
-    def __init__(self, process: int, pacer: Pacer) -> None:
+    def __init__(self, server: Server, process: int, pacer: Pacer) -> None:
+        self._server = server
         self._process = process
         self._pacer = pacer
 
@@ -82,7 +83,7 @@ class _Client:
         return Phase(what, len(ways), asked, waited / asked.seconds, loads / len(ways))
 
     def deltas(self, what: str, change: Callable[[str], None]) -> Phase:
-        """Ten a second; the last one is followed to its end."""
+        """Ten a second, each of which gives the first host another address; the last one must be in force in the end."""
         begun, made = time.monotonic(), 0
 
         def over() -> bool:
@@ -92,10 +93,12 @@ class _Client:
                 return True
             if now * DELTAS >= made:
                 made += 1
-                change(f"10.192.0.{made}")
+                change(_address(made))
             return False
 
         phase = self._phase(what, 1, lambda: self._pacer.ask(over, SECONDS + _PATIENCE))
+        self._pacer.ask(_for(_AFTER), _PATIENCE)
+        asking.check_answers(self._server, [(source.host(0), _address(made))])
         return attrs.evolve(phase, times=made)
 
     def writing(self, what: str, start: Callable[[str], None], snapshot: Path) -> Phase:
@@ -126,6 +129,10 @@ class _Client:
         return machine.waited_seconds(self._process)
 
 
+def _address(change: int) -> str:
+    return source.address(change, 3)
+
+
 def _for(seconds: float) -> Callable[[], bool]:
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end
@@ -140,7 +147,7 @@ def _asked(directory: Path, table: str, setting: Setting) -> Iterator[_Client]:
         asking.wait_until_up(server, process, hosts[0])
         pacer = Pacer(server.port, hosts)
         try:
-            yield _Client(process.pid, pacer)
+            yield _Client(server, process.pid, pacer)
         finally:
             pacer.close()
 
@@ -172,6 +179,7 @@ def _followed(asker: _Client, tables: Helper, directory: Path, setting: Setting)
 
     def show(name: str) -> None:
         tables.say(show=name)
+        tables.hear(_PATIENCE)
 
     for phase in (
         lambda: asker.idle("nothing happens", SECONDS),
@@ -183,6 +191,8 @@ def _followed(asker: _Client, tables: Helper, directory: Path, setting: Setting)
         done = phase()
         setting.tell(f"{WORD}: {done.what}: p99 {done.asked.percentile(0.99) * 1e3:.2f} ms")
         yield done
+    for _ in range(done.times):
+        tables.hear(_PATIENCE)  # whether the agent fell behind
 
 
 def _from_file(hosts: int, setting: Setting) -> Iterator[Phase]:
