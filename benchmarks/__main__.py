@@ -62,8 +62,9 @@ def main() -> int:
 def _bench(options: argparse.Namespace) -> int:
     used = machine.cores()
     facts = machine.description(used)
-    facts["timed"] = f"{options.rounds} interleaved rounds of {options.seconds:g} s each, median (least–most)"
     cases = _chosen(options)
+    if cases:
+        facts["timed"] = f"{options.rounds} interleaved rounds of {options.seconds:g} s each, median (least–most)"
     _tell(f"This takes about {_duration(cases, options)}.")
     if used.server == used.load:
         _tell("Only one core may be used here: server and dnsperf share it, and the figures say little.")

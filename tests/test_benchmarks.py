@@ -9,6 +9,7 @@ import tempfile
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
@@ -16,7 +17,21 @@ import dns.message
 import dns.rdatatype
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from benchmarks import caching, helper, loading, machine, names, polling, push, report, scale, source, workload, world
+from benchmarks import (
+    caching,
+    helper,
+    loading,
+    machine,
+    names,
+    plane,
+    polling,
+    push,
+    report,
+    scale,
+    source,
+    workload,
+    world,
+)
 from benchmarks.__main__ import CASES, WORDS
 from benchmarks.client import addresses, candidates, query
 from benchmarks.counted import Count, notes, page
@@ -335,6 +350,19 @@ class OursTests(SynchronousTestCase):
             first, half, last = (pushed[f"fleet_p{share}"] for share in (0, 50, 100))
             self.assertTrue(0.1 <= first <= half <= last < 10, pushed)  # not before the debounce is over
             self.assertTrue(0.1 <= pushed["agent"] < 10, pushed)
+
+    def test_refused_pollers(self) -> None:
+        """What goes wrong in the process of simulated pollers ends the benchmark with a sentence."""
+        core = machine.cores().load
+        with tempfile.TemporaryDirectory(prefix="meshdns-bench-") as directory, ExitStack() as stack:
+            folder = Path(directory)
+            world.write(folder / "manifests", 1, 1)
+            control = stack.enter_context(plane.plane(folder / "control", folder / "manifests", core))
+            control.first_table(30)[0].close()
+            words = [control.port, control.ca, "mdt_wrong", plane.CLUSTER, 2]
+            fleet = stack.enter_context(helper.helper("benchmarks.fleet", words, core, folder / "fleet.log"))
+            error = self.assertRaises(CannotMeasure, fleet.hear, 30)
+        self.assertIn("The simulated pollers gave up. A poller is refused (401)", str(error))
 
     def test_scale(self) -> None:
         self.patch(scale, "_IDLE", 0.2)
