@@ -191,8 +191,6 @@ def _followed(asker: _Client, tables: Helper, directory: Path, setting: Setting)
         done = phase()
         setting.tell(f"{WORD}: {done.what}: p99 {done.asked.percentile(0.99) * 1e3:.2f} ms")
         yield done
-    for _ in range(done.times):
-        tables.hear(_PATIENCE)  # whether the agent fell behind
 
 
 def _from_file(hosts: int, setting: Setting) -> Iterator[Phase]:

@@ -74,10 +74,10 @@ def text(table: Table) -> bytes:
 
 @attrs.frozen
 class Body:
-    """What an agent is sent: it leads to this generation, from `base` if that is not ""."""
+    """What an agent is sent: the table of this generation, or a delta that leads to it."""
 
     generation: str
-    base: str
+    delta: bool
     packed: bytes
 
 
@@ -86,36 +86,46 @@ class Source:
 
     def __init__(self, hosts: int) -> None:
         self._tables = tables(hosts)
-        self._whole = {name: Body(table.generation, "", _packed(dump(table))) for name, table in self._tables.items()}
+        self._packed = {name: _packed(dump(each)) for name, each in self._tables.items()}
         self._turn = threading.Condition()
-        self._now = self._whole["small"]
-        self._table = self._tables["small"]
-        self._first = self._table.entries[host(0)]
+        self._show("small")
 
     def show(self, name: str) -> str:
         """Serve one of the tables, whole."""
         with self._turn:
-            self._now, self._table = self._whole[name], self._tables[name]
-            self._first = self._table.entries[host(0)]
+            self._show(name)
             self._turn.notify_all()
-        return self._now.generation
+            return self._generation
+
+    def _show(self, name: str) -> None:
+        self._table = self._tables[name]
+        self._whole = self._packed[name]
+        self._first = self._table.entries[host(0)]  # as it is now
+        self._generation = self._table.generation
+        self._past: set[str] = set()  # generations of this table since it is shown
 
     def change(self, ip: str) -> str:
-        """The first host has another address; only who holds what was served until now may follow."""
+        """The first host has another address; who holds what was served since the last `show` gets a delta."""
         new = _entry(0, ip)
         with self._turn:
-            table, base = self._table, self._now.generation
-            found = total_text(int(base, 16) - weigh(self._first.line) + weigh(new.line))
-            lines = delta_lines(base, found, len(table.entries), table.zones, table.ttl, [(new.host, new)])
-            self._now, self._first = Body(found, base, _packed(lines)), new
+            self._past.add(self._generation)
+            total = int(self._generation, 16) - weigh(self._first.line) + weigh(new.line)
+            self._first, self._generation = new, total_text(total)
             self._turn.notify_all()
-        return found
+            return self._generation
 
     def await_news(self, poll: exchange.Poll) -> Body | None:
         """What is to be sent to this poll; None when there was nothing in time."""
         with self._turn:
-            self._turn.wait_for(lambda: self._now.generation not in poll.known, poll.wait)
-            return None if self._now.generation in poll.known else self._now
+            self._turn.wait_for(lambda: self._generation not in poll.known, poll.wait)
+            if self._generation in poll.known:
+                return None
+            base = next((each for each in poll.known if each in self._past), "")
+            if not base:
+                return Body(self._table.generation, False, self._whole)
+            table, row = self._table, (self._first.host, self._first)
+            lines = delta_lines(base, self._generation, len(table.entries), table.zones, table.ttl, [row])
+            return Body(self._generation, True, _packed(lines))
 
 
 def _packed(lines: Iterable[str]) -> bytes:
@@ -135,11 +145,7 @@ class Handler(BaseHTTPRequestHandler):
         if body is None:
             self._head(304, [("ETag", f'"{poll.known[0]}"')])
             return
-        if body.base and (body.base not in poll.known or not poll.deltas):
-            tell(trouble="The agent fell behind: it does not hold what the delta starts from.")
-            self._head(503, [("Content-Length", "0"), ("Retry-After", "1")])
-            return
-        delta = [("IM", exchange.DELTA)] if body.base else []
+        delta = [("IM", exchange.DELTA)] if body.delta else []
         more = [("Content-Type", LINES), ("Content-Encoding", "gzip"), ("Content-Length", str(len(body.packed)))]
         self._head(226 if delta else 200, [("ETag", f'"{body.generation}"'), *delta, *more])
         self.wfile.write(body.packed)
