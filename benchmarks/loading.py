@@ -6,8 +6,9 @@ The control plane is `source`, which has all packed beforehand. It and the clien
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from socket import inet_aton
 
 import attrs
 
@@ -17,7 +18,7 @@ from benchmarks.job import Done, Setting
 from benchmarks.pace import RATE, Asked, Pacer
 from benchmarks.plane import replace
 from benchmarks.report import Page, verdict
-from benchmarks.servers import Server, agent
+from benchmarks.servers import agent
 from meshdns.cli.demo import make_certificates
 
 WORD = "loading"
@@ -59,8 +60,8 @@ def run(setting: Setting) -> Done:
 class _Client:
     """Who asks the agent in `phase` after phase."""
 
-    def __init__(self, server: Server, process: int, pacer: Pacer) -> None:
-        self._server = server
+    def __init__(self, port: int, process: int, pacer: Pacer) -> None:
+        self._port = port
         self._process = process
         self._pacer = pacer
 
@@ -83,7 +84,7 @@ class _Client:
         return Phase(what, len(ways), asked, waited / asked.seconds, loads / len(ways))
 
     def deltas(self, what: str, change: Callable[[str], None]) -> Phase:
-        """Ten a second, each of which gives the first host another address; the last one must be in force in the end."""
+        """Ten a second, each of which gives the first host another address; the last one must come into force."""
         begun, made = time.monotonic(), 0
 
         def over() -> bool:
@@ -97,8 +98,8 @@ class _Client:
             return False
 
         phase = self._phase(what, 1, lambda: self._pacer.ask(over, SECONDS + _PATIENCE))
-        self._pacer.ask(_for(_AFTER), _PATIENCE)
-        asking.check_answers(self._server, [(source.host(0), _address(made))])
+        with closing(Pacer(self._port, [source.host(0)])) as changed:
+            changed.ask(lambda: changed.address == inet_aton(_address(made)), _PATIENCE)
         return attrs.evolve(phase, times=made)
 
     def writing(self, what: str, start: Callable[[str], None], snapshot: Path) -> Phase:
@@ -147,7 +148,7 @@ def _asked(directory: Path, table: str, setting: Setting) -> Iterator[_Client]:
         asking.wait_until_up(server, process, hosts[0])
         pacer = Pacer(server.port, hosts)
         try:
-            yield _Client(server, process.pid, pacer)
+            yield _Client(server.port, process.pid, pacer)
         finally:
             pacer.close()
 
