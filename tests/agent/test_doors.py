@@ -17,11 +17,14 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from meshdns import wire
-from meshdns.agent import doors
+from meshdns.agent import streams
 from meshdns.agent.access import Access, is_own_address
+from meshdns.agent.batch import Batch
 from meshdns.agent.flights import Reply
 from meshdns.agent.ledger import Ledger
+from meshdns.agent.linger import Linger
 from meshdns.agent.resolver import Answered
+from meshdns.agent.service import open_doors
 from tests.agent.mesh import Mesh
 
 NAME = "productpage.ns1.svc.cluster.local."
@@ -71,8 +74,14 @@ class DoorsTests(TestCase):
         self.ledger = Ledger(self.mesh.resolver.packed)
         self.mesh.lookups._ask_upstream = lambda ask, done: self.later.append((ask, done))
         self.access = Access(self.allow, time.monotonic)
-        self.doors = doors.Doors(
-            self.mesh.resolver.answer, self.mesh.resolver.packed, self.access, self.ledger, reactor, time.monotonic
+        self.doors = open_doors(
+            self.mesh.resolver,
+            self.access,
+            self.ledger,
+            reactor,
+            clock=time.monotonic,
+            batch=Batch(),
+            linger=Linger(reactor),
         )
         self.ports = {host: free_port(host) for host in self.hosts}
         self.doors.listen(self.ports.items())
@@ -223,7 +232,7 @@ class StreamLimitTests(DoorsTests):
 
     async def test_idle_is_closed(self) -> None:
         """D1: a connection without a whole query is closed, also one that trickles a partial one."""
-        self.patch(doors, "TCP_IDLE", 0.3)
+        self.patch(streams, "TCP_IDLE", 0.3)
 
         def trickle() -> float:
             connection = self.connect()
@@ -245,7 +254,7 @@ class StreamLimitTests(DoorsTests):
 
     async def test_the_one_idle_longest_makes_room(self) -> None:
         """D1: at the limit the oldest idle connection goes, and the new one is answered."""
-        self.patch(doors, "TCP_CONNECTIONS", 3)
+        self.patch(streams, "TCP_CONNECTIONS", 3)
 
         def ask() -> tuple[bytes, list[int]]:
             streams = [self.connect() for _ in range(3)]
@@ -267,15 +276,15 @@ class StreamLimitTests(DoorsTests):
 
     async def test_a_burst_of_connections(self) -> None:
         """D1: the limit holds within one turn of the reactor, too."""
-        self.patch(doors, "TCP_CONNECTIONS", 5)
+        self.patch(streams, "TCP_CONNECTIONS", 5)
         factory = next(iter(self.doors._open.values()))[1].factory
-        streams = await deferToThread(lambda: [self.connect() for _ in range(30)])
-        await self.until(lambda: streams and len(factory.connections) == 5)
+        clients = await deferToThread(lambda: [self.connect() for _ in range(30)])
+        await self.until(lambda: clients and len(factory.connections) == 5)
         alive = []
-        for stream in streams:
-            stream.settimeout(0.1)
+        for client in clients:
+            client.settimeout(0.1)
             try:
-                alive.append(await deferToThread(stream.recv, 1))
+                alive.append(await deferToThread(client.recv, 1))
             except TimeoutError:
                 alive.append(b"alive")
             except ConnectionResetError:
@@ -284,7 +293,7 @@ class StreamLimitTests(DoorsTests):
 
     async def test_pending_is_bounded(self) -> None:
         """D1: a client with many unanswered queries waits; none of them is lost."""
-        self.patch(doors, "TCP_PENDING", 5)
+        self.patch(streams, "TCP_PENDING", 5)
         connection = self.connect()
         await deferToThread(
             connection.sendall, b"".join(framed(query(f"n{n}.example.org.", id=n)) for n in range(1, 21))
