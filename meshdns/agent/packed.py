@@ -35,16 +35,19 @@ class Packed:
         self.source = source
         self.until = until
         self.hits = 0
-        self.seen = 0  # hits when it last had to be worth its room
+        self.seen = 0  # hits that do not count any more when it has to be worth its room
         self.octets = PACKED_ANSWER_BYTES + sum(map(len, tails))
+
+    def look(self) -> None:
+        self.seen = (self.seen + self.hits + 1) // 2
 
 
 class PackedAnswers:
     """The questions of one transport and their packed answers, within PACKED_BYTES.
 
     A flood of questions that nobody asks again (random case, random sizes) pushes out only its like: what was given at least once
-    is kept apart, in most of the room. It is in neither place moved when it is given, since that would cost each packet something;
-    but whoever has to go first stays if it was given since it was last looked at.
+    is kept apart, in most of the room. Nothing is moved when it is given, since that would cost each packet something; but whoever
+    would have to go stays if it was given since it was last looked at, and each look makes half of that count no more.
     """
 
     def __init__(self, transport: str = "udp") -> None:
@@ -115,6 +118,7 @@ class PackedAnswers:
         del self._idle[question]
         self._used[question] = None
         self._used_octets += packed.octets
+        packed.look()
         while self._used_octets > PACKED_BYTES * CACHE_USED_PART:
             self._set_back()
 
@@ -128,7 +132,7 @@ class PackedAnswers:
         else:
             self._used_octets -= packed.octets
             self._idle[question] = None
-        packed.seen = packed.hits
+        packed.look()
 
     def _drop(self, question: bytes) -> None:
         packed = self.known.pop(question)
