@@ -32,6 +32,7 @@ DRAIN = 3.0  # at the end, what upstreams still owe is waited for so long: clien
 TCP_IDLE = 10.0  # a TCP connection without a whole query for so long is closed (rule D1)
 TCP_CONNECTIONS = 1000  # open at once (rule D1); the one idle longest makes room
 TCP_PENDING = 100  # unanswered queries of one TCP connection; more are read when these are answered
+TCP_WRITE = 1 << 16  # octets of answers gathered before they are sent: as much as Twisted buffers of one connection
 TCP_BACKLOG = 128  # connections that the kernel holds until we accept them
 UDP_DATAGRAM = (
     4096  # octets of one datagram: no query is that long, and one cut short is refused as malformed; udp_max ends here

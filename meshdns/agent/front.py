@@ -40,7 +40,7 @@ class Front:
     ) -> None:
         """`tell_bug` logs the exception under way with the packet and the source that brought it about."""
         self._answer = answer
-        self._allows = allows
+        self.allows = allows
         self.ledger = ledger
         self.clock = clock
         self._tell_bug = tell_bug
@@ -51,7 +51,7 @@ class Front:
 
     def take(self, packet: bytes, source: str, transport: str, send: Send) -> bool:
         """Answer a packet by calling `send` once, now or later; False when there will be no answer."""
-        if not self._allows(source):
+        if not self.allows(source):
             return self._refuse(packet, send)
         self.pending += 1
         try:

@@ -337,7 +337,7 @@ def open_doors(
         return door
 
     def open_tcp(host: str, port: int) -> TcpPort:
-        door = TcpPort(port, TcpFactory(front, reactor), defaults.TCP_BACKLOG, host, reactor)
+        door = TcpPort(port, TcpFactory(front, resolver.packed_streams, reactor), defaults.TCP_BACKLOG, host, reactor)
         door.startListening()
         return door
 

@@ -14,6 +14,7 @@ from typing import Any
 from zlib import crc32
 
 import attrs
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from meshdns import messages, names, table, wire
@@ -29,6 +30,7 @@ from meshdns.agent.packed import PackedAnswers
 from meshdns.agent.resolver import Answered, Place, Resolver
 from meshdns.agent.slots import HOST, PACKET, SLOT, Origin
 from meshdns.agent.steps import Failed, Reply
+from meshdns.agent.streams import TcpFactory
 from meshdns.defaults import UDP_BATCH
 from meshdns.entries import Entry
 from meshdns.messages import Record, Sections
@@ -110,6 +112,31 @@ class Memory:
         return "127.0.0.1"
 
 
+class Line:
+    """A TCP connection in memory: what was sent on it."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def send(self, octets: bytes) -> None:
+        self.sent += octets
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 40000)
+
+    def registerProducer(self, producer: object, streaming: bool) -> None: ...
+
+    def frames(self) -> list[bytes]:
+        """What was sent, message by message, and forgotten."""
+        found, at = [], 0
+        while at < len(self.sent):
+            end = at + 2 + int.from_bytes(self.sent[at : at + 2])
+            found.append(self.sent[at + 2 : end])
+            at = end
+        self.sent = b""
+        return found
+
+
 class _Octets(bytearray):
     def __getitem__(self, where: Any) -> Any:
         return bytes(super().__getitem__(where))
@@ -158,6 +185,9 @@ class World:
         )  # fmt: skip
         self._door._datagrams = self.memory
         protocol.transport = self.memory
+        self._line = Line()
+        self._stream = TcpFactory(front, self.resolver.packed_streams, Clock()).buildProtocol(None)
+        self._stream.makeConnection(self._line)
         self._replace_table()
 
     def run(self, questions: int) -> None:
@@ -168,7 +198,10 @@ class World:
                 self._change()
             elif chance < 0.3:
                 self.now += self.random.choice((0.01, 0.2, 0.5, 1.0, 1.0, 5.0, 40.0))
-            self._batch()
+            if self.random.random() < 0.3:
+                self._pipeline()
+            else:
+                self._batch()
 
     # Questions
 
@@ -184,7 +217,23 @@ class World:
         if answered != list(range(count)):
             raise Difference(f"answered were {answered} of {count}")
         for number, message in memory.packed.items():
-            self._compare(memory.packets[number], message)
+            self._compare(memory.packets[number], message, tcp=False)
+
+    def _pipeline(self) -> None:
+        """Many questions on one connection, cut anywhere."""
+        random, known = self.random, self.resolver.packed_streams.known
+        packets = [number.to_bytes(2) + self._packet()[2:] for number in range(random.choice((1, 2, 10, 60)))]
+        octets = b"".join(len(packet).to_bytes(2) + packet for packet in packets)
+        packed = {packet for packet in packets if packet[2:] in known and self.now < known[packet[2:]].until}
+        for piece in range(0, len(octets), size := random.choice((7, 100, 65536))):
+            self._stream.dataReceived(octets[piece : piece + size])
+        answers = {int.from_bytes(message[:2]): message for message in self._line.frames()}
+        if sorted(answers) != list(range(len(packets))):
+            raise Difference(f"over TCP answered were {sorted(answers)} of {len(packets)}")
+        self.questions += len(packets)
+        self.packed += len(packed)
+        for packet in packed:
+            self._compare(packet, answers[int.from_bytes(packet[:2])], tcp=True)
 
     def _packet(self) -> bytes:
         """A question: new, or one that came before, under another id."""
@@ -217,14 +266,14 @@ class World:
     def _cased(self, name: bytes) -> bytes:
         return name.replace(b"a", b"A").replace(b"svc", b"SvC") if self.random.random() < 0.1 else name
 
-    def _compare(self, packet: bytes, message: bytes) -> None:
+    def _compare(self, packet: bytes, message: bytes, *, tcp: bool) -> None:
         """What the ordinary path says now, in one of the orders it may be said in."""
         double = copy(self.resolver)
         double.packed = double.packed_streams = PackedAnswers()
         double._turns = dict(self.resolver._turns)
         said: list[Answered] = []
         for _ in range(len(_V4) + 1):
-            double.answer(packet, tcp=False, now=self.now, done=said.append)
+            double.answer(packet, tcp=tcp, now=self.now, done=said.append)
             if said and said[-1].message == message:
                 return
         told = [answered.message.hex() for answered in said[:2]]

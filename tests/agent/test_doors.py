@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
@@ -23,9 +24,10 @@ from meshdns.agent.batch import Batch
 from meshdns.agent.flights import Reply
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.linger import Linger
+from meshdns.agent.packed import Packed
 from meshdns.agent.resolver import Answered
 from meshdns.agent.service import open_doors
-from tests.agent.mesh import Mesh
+from tests.agent.mesh import HOSTS, Mesh
 
 NAME = "productpage.ns1.svc.cluster.local."
 WAIT = 5.0
@@ -71,7 +73,7 @@ class DoorsTests(TestCase):
     def setUp(self) -> None:
         self.later: list[tuple[wire.Ask, Callable[..., None]]] = []
         self.mesh = Mesh()
-        self.ledger = Ledger(self.mesh.resolver.packed)
+        self.ledger = Ledger(self.mesh.resolver.packed, self.mesh.resolver.packed_streams)
         self.mesh.lookups._ask_upstream = lambda ask, done: self.later.append((ask, done))
         self.access = Access(self.allow, time.monotonic)
         self.doors = open_doors(
@@ -124,6 +126,44 @@ class BothTransportsTests(DoorsTests):
             self.assertEqual(again, struct.pack("!H", number) + first[2:])
         self.assertEqual(self.ledger.queries(), {("udp", "A", "NOERROR", "mesh"): 199})
         self.assertEqual(sum(self.ledger.durations["mesh"].buckets), 1 + 3 * 64)
+
+    async def test_packed_over_tcp(self) -> None:
+        """D1, D4, D5: also on a stream the second answer is the first one's bytes; it is whole where a datagram was cut."""
+        many = {
+            "host": "many.ns1.svc.cluster.local",
+            "ips": [f"10.6.0.{n}" for n in range(16)],
+            "registry": "Kubernetes",
+        }
+        self.mesh.adopt([*HOSTS, {**many, "ips": [*many["ips"], *(f"fd00::{n}" for n in range(1, 17))]}])
+        for name, rdtype, size in ((NAME, "A", 1), ("many.ns1.svc.cluster.local.svc.cluster.local.", "AAAA", 16)):
+            cut = dns.message.from_wire(await deferToThread(self.udp, query(name, rdtype)) or b"")
+            self.assertEqual(bool(cut.flags & dns.flags.TC), size > 1)
+
+            def ask(name: str = name, rdtype: str = rdtype) -> list[bytes]:
+                connection = self.connect()
+                connection.sendall(b"".join(framed(query(name, rdtype, id=number)) for number in range(1, 101)))
+                return [read_frame(connection) for _ in range(100)]
+
+            answers = await deferToThread(ask)
+            self.assertEqual([answer[:2] for answer in answers], [struct.pack("!H", n) for n in range(1, 101)])
+            self.assertEqual(len({answer[2:] for answer in answers}), size)
+            self.assertEqual(len(dns.message.from_wire(answers[-1]).answer[-1]), size)
+            self.assertEqual(self.ledger.queries()["tcp", rdtype, "NOERROR", "mesh"], 100)
+        self.assertEqual(sum(self.ledger.durations["mesh"].buckets), 202)
+
+    async def test_over_is_over(self) -> None:
+        """D25: a packed answer whose time has come is not given any more, neither in a datagram nor on a stream."""
+
+        def ask() -> tuple[bytes | None, bytes]:
+            connection = self.connect()
+            connection.sendall(framed(query(id=7)))
+            return self.udp(query(id=7)), read_frame(connection)
+
+        answers = await deferToThread(ask)
+        for packs in (self.mesh.resolver.packed, self.mesh.resolver.packed_streams):
+            (question,) = packs.known
+            packs.keep(question, Packed([b"over"], 1, 0, alone=True, until=time.monotonic()))
+        self.assertEqual(answers, await deferToThread(ask))
 
     async def test_tcp_queries_in_one_segment_and_in_crumbs(self) -> None:
         """D1: several queries per connection, however the stream is cut."""
