@@ -127,6 +127,7 @@ server:
     so-sndbuf: 4m
     outgoing-range: 8192
     num-queries-per-thread: 4096
+    incoming-num-tcp: 100
     module-config: "iterator"
     do-not-query-localhost: no
     local-zone: "{names.MESH_ZONE}." static
