@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
+from twisted.internet import error
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -97,8 +97,10 @@ class Connection(IOPump):  # type: ignore[misc]
         for sender, receiver in ((self.clientIO, self.serverIO), (self.serverIO, self.clientIO)):
             if sender.pending and (receiver.reads or receiver.disconnecting):
                 data = sender.taken()
-                if not receiver.disconnecting:
-                    receiver.bufferReceived(self.gate(data) if sender is self.serverIO else data)
+                if sender is self.serverIO:
+                    data = self.gate(data)
+                if data and not receiver.disconnecting:
+                    receiver.bufferReceived(data)
                 moved = True
         if moved:
             return True
@@ -132,7 +134,9 @@ class Network(Clock):
             if each.serverIO.getHost().port == port:
                 each.serverIO.abortConnection()
 
-    def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None) -> "Connector":
+    def connectTCP(
+        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
+    ) -> "Connector":
         connector = Connector(IPv4Address("TCP", host, port))
         factory.doStart()
         factory.startedConnecting(connector)
@@ -144,7 +148,7 @@ class Network(Clock):
         if connector.stopped:
             return
         if there.port not in self._servers:
-            factory.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
+            factory.clientConnectionFailed(connector, Failure(error.ConnectionRefusedError()))
             return
         self._clients += 1
         here = IPv4Address("TCP", "192.0.2.77", self._clients)
@@ -228,14 +232,21 @@ class MemorySource:
         for each in objects:
             self.write(_file_of(each), json.dumps(each))
 
+    def erase(self, file: str) -> None:
+        self._hand_over(self._manifests.drop(file))
+
     def drop(self, *objects: dict[str, Any]) -> None:
         for each in objects:
-            self._hand_over(self._manifests.drop(_file_of(each)))
+            self.erase(_file_of(each))
 
     def sync(self) -> None:
         """All has been read once."""
         self.synced = True
         self._changed(Update())
+
+    def stop(self) -> None:
+        """Tells nothing any more; objects stay as they were."""
+        self._changed = lambda update: None
 
     def _hand_over(self, update: Update) -> None:
         if update:

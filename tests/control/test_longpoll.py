@@ -153,7 +153,9 @@ class AnswerTests(Case):
         generation = client.get().generation
         self.assertEqual([""], [each.known for each in self.control.polls.agents.values()])
         client.park(generation)
-        self.assertEqual([(generation, True)], [(each.known, each.parked) for each in self.control.polls.agents.values()])
+        self.assertEqual(
+            [(generation, True)], [(each.known, each.parked) for each in self.control.polls.agents.values()]
+        )
 
 
 class TimeTests(Case):
