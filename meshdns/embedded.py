@@ -78,6 +78,7 @@ class Manifests:
         self.updates = 0
         self.failures = 0
         self.last_change: float | None = None
+        self._held: Table | None = None
         self._adopt = adopt
         self._reactor = reactor
         where = config.workload
@@ -137,8 +138,8 @@ class Manifests:
             hosts=view.hosts,
             generation=view.generation,
         )
-        entries = {entry.host: entry for entry in view.entries()}
-        self._adopt(Table(entries, view.zones, defaults.TABLE_TTL, view.generation))
+        self._held = view.table(self._held)
+        self._adopt(self._held)
 
 
 def _clusters(config: AgentConfig) -> dict[ClusterSection, list[str]]:

@@ -11,9 +11,7 @@ from twisted.internet import reactor as twisted_reactor
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
 
 from meshdns import __version__, defaults, names
@@ -28,6 +26,7 @@ from meshdns.control.sources.files import Files
 from meshdns.control.status import Facts, StatusPage
 from meshdns.control.tokensfile import TokensFile
 from meshdns.control.vips import Ranges
+from meshdns.net.ports import tls_port
 from meshdns.net.site import Site
 from meshdns.net.tls import ServerTls, TrustProblem
 from meshdns.settings import Invalid
@@ -213,10 +212,7 @@ class ControlService(Service):
         """Be at exactly these addresses. Raises CannotListenError with those that were open still open."""
         wanted = {(each.host, each.port) for each in config.listen}
         for address in wanted - self._ports.keys():
-            factory = cast(ServerFactory, TLSMemoryBIOFactory(self._tls, False, self._site))
-            port = tcp.Port(address[1], factory, defaults.TCP_BACKLOG, address[0], self._reactor)
-            port.startListening()
-            self._ports[address] = port
+            self._ports[address] = tls_port(address, self._tls, self._site, self._reactor)
         self._status.listen((config.status.host, config.status.port) if config.status else None)
         for address in self._ports.keys() - wanted:
             maybeDeferred(self._ports.pop(address).stopListening)
