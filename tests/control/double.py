@@ -28,7 +28,7 @@ from meshdns.control.longpoll import LongPoll
 from meshdns.control.manifests import Manifests
 from meshdns.control.mesh import Leases, Mesh
 from meshdns.control.model import Problem, Update
-from meshdns.control.tokens import Token, hashed
+from meshdns.control.tokens import Token, by_hash, hashed
 from meshdns.defaults import DEBOUNCE_QUIET, POLL_CONNECTIONS, POLL_IDLE
 from meshdns.net.site import Site
 from meshdns.net.tls import ServerTls
@@ -285,7 +285,7 @@ class Double:
             network.wait(DEBOUNCE_QUIET)
 
     def _identify(self, uris: tuple[str, ...] | None, authorization: str) -> Identity | Refusal:
-        return identify(uris, authorization, "cluster.local", self.tokens, 1e9 + self.network.seconds())
+        return identify(uris, authorization, "cluster.local", by_hash(self.tokens), 1e9 + self.network.seconds())
 
     def change(self, *objects: dict[str, Any]) -> None:
         """Objects of the east are so now, and all who wait are told."""
