@@ -1,5 +1,6 @@
 """Root: the control plane as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
+import gc
 import signal
 import sys
 import time
@@ -64,6 +65,7 @@ def makeService(options: Options) -> "ControlService":
     """The service for `twistd meshdns-control`."""
     reactor: Any = twisted_reactor
     reactor.seconds = time.monotonic  # timers must not notice that the wall's clock is stepped (ticket 2424)
+    gc.set_threshold(defaults.GC_THRESHOLD)
     try:
         return ControlService(options["config"], options["loaded"], reactor)
     except (TrustProblem, StoreProblem) as problem:
@@ -124,6 +126,7 @@ class ControlService(Service):
         self._tokens = TokensFile(config.tokens)
         self._world = _World(config, reactor, self._changed)
         self._next: _World | None = None
+        self._fresh: _World | None = self._world  # the last one, until it is ready
         self._polls = LongPoll(
             self._identify, lambda workload: self._world.mesh.view(workload), self._networks, reactor
         )
@@ -184,7 +187,7 @@ class ControlService(Service):
         if opened is not None:
             if self._next is not None:
                 Deferred.fromCoroutine(self._next.stop())
-            self._next = opened  # the old one serves until every source of the new one has been read
+            self._fresh = self._next = opened  # the old one serves until every source of the new one has been read
             opened.start()
         self._say("has read {path} again: serves {clusters} on {listen}")
         self._polls.wake()  # whose token is gone must not stay parked
@@ -192,6 +195,9 @@ class ControlService(Service):
     # from the mesh
 
     def _changed(self, world: _World) -> None:
+        if world is self._fresh:
+            self._fresh = None
+            self._reactor.callLater(0, _settle)
         if world is self._next:
             old, self._world, self._next = self._world, world, None
             self._status.facts = self._facts()
@@ -231,6 +237,13 @@ class ControlService(Service):
             clusters=", ".join(each.name for each in self._config.clusters),
             listen=", ".join(map(str, self._config.listen)),
         )
+
+
+def _settle() -> None:
+    """What is known of a mesh is no garbage, and to search it for some takes long; what was known of an older one goes."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _world_of(config: ControlConfig) -> tuple[object, ...]:

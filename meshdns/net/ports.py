@@ -40,9 +40,7 @@ class _Port(tcp.Port):
     transport = _Connection
 
 
-def tls_port(
-    address: tuple[str, int], tls: IOpenSSLServerConnectionCreator, factory: Any, reactor: Any
-) -> tcp.Port:
+def tls_port(address: tuple[str, int], tls: IOpenSSLServerConnectionCreator, factory: Any, reactor: Any) -> tcp.Port:
     """A port that is open. Raises CannotListenError."""
     under_tls = TLSMemoryBIOFactory(tls, False, factory)
     under_tls.protocol = TLSMemoryBIOProtocol
