@@ -141,15 +141,16 @@ class _Composer:
             begun = None if event.anchor is None else self._count
             self._open.append((self._anchored(event, Value(kind, _line(event))), [], begun))
         elif isinstance(event, yaml.AliasEvent):
-            return self._put_again(event.anchor, _line(event))
+            return self._put_again(event)
         elif isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
                 raise BadDocument(_line(event), 'a second document begins here; part them with "---"')
         return None
 
-    def _put_again(self, anchor: str, line: int) -> Value | None:
+    def _put_again(self, event: Any) -> Value | None:
         """What an alias stands for. All that stands in it counts, too."""
+        line, anchor = _line(event), event.anchor
         meant = self._anchors.get(anchor)
         if meant is None:
             raise BadDocument(line, f"the alias {quote(f'*{anchor}')} stands for nothing")

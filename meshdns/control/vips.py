@@ -88,6 +88,12 @@ def plan(
     return _Planner(wanted, claimed, leases, ranges, now).plan()
 
 
+def standing(made: Plan) -> Plan:
+    """As much of a plan as holds with nothing written: leases that stand as they are."""
+    new = {lease.host for lease in made.write}
+    return Plan(vips={host: pair for host, pair in made.vips.items() if host not in new}, problems=made.problems)
+
+
 class _Planner:
     def __init__(
         self, wanted: Collection[str], claimed: Mapping[str, Collection[str]], leases: Mapping[str, Lease], ranges: Ranges,
