@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from meshdns.agent import poller as polling
+from meshdns.agent import arriving
 from meshdns.agent.addresses import Addresses
 from meshdns.agent.poller import Poller
 from meshdns.agent.subscription import Subscription
@@ -413,7 +413,7 @@ class BodyTests(BadDayCase):
 
     def test_oversized(self) -> None:
         """X8: more than any mesh has is let go of, packed or not."""
-        self.patch(polling, "TABLE_FILE_BYTES", 1 << 20)
+        self.patch(arriving, "TABLE_FILE_BYTES", 1 << 20)
         piece = (b" " * 999 + b"\n") * 60
         self.lies("its body has more than 1 MiB", lambda: chain([LONG], repeat(piece)), pace=0.01)
 

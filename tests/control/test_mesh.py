@@ -1,5 +1,5 @@
-"""The mesh as a whole (rules C1, C5, C8): whatever happens around a host, its VIP stays, nobody shares one, and what is published is
-stored."""
+"""The mesh as a whole (rules C1, C5, C8): whatever happens around a host, its VIP stays, nobody shares one, and what is published
+is stored."""
 
 from ipaddress import IPv4Network, IPv6Network
 from random import Random
@@ -29,16 +29,19 @@ ADDRESSES = st.sampled_from([f"240.240.0.{number}" for number in range(1, 15)] +
 
 
 class Store(MemoryLeases):
-    """Leases that outlive the process, and a disk that may be full."""
+    """Leases that outlive the process, and a disk that may be full, or away."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.full = False
+        self.full = self.away = False
 
     async def update(self, decide: Decide) -> Plan:
-        if self.full:
+        if self.away:
+            raise StoreProblem("the disk is away")
+        plan = decide(self.held)
+        if self.full and (plan.write or plan.forget):
             raise StoreProblem("the disk is full")
-        return await super().update(decide)
+        return await super().update(lambda held: plan)
 
     @property
     def held(self) -> dict[str, Lease]:
@@ -107,9 +110,9 @@ class Anything(RuleBasedStateMachine):
         self.mesh.stop()
         self.start(random)
 
-    @rule(full=st.booleans())
-    def disk(self, full: bool) -> None:
-        self.store.full = full
+    @rule(full=st.booleans(), away=st.booleans())
+    def disk(self, full: bool, away: bool) -> None:
+        self.store.full, self.store.away = full, away
         self.clock.advance(2 * LEASES_RETRY)
 
     @rule(seconds=st.sampled_from([LEASES_RETRY, VIP_REST / 2, VIP_REST * 1.5]))
@@ -146,7 +149,7 @@ class Anything(RuleBasedStateMachine):
         if self.mesh is None:
             return
         seen: dict[str, list[str]] = {}
-        for workload in WORKLOADS:
+        for workload in WORKLOADS if self.mesh.ready else ():
             view = self.mesh.view(workload)
             assert view is not None
             for each in view.entries():
@@ -166,10 +169,21 @@ class Anything(RuleBasedStateMachine):
                 self.owners[address] = host, now
         addresses = [each for pair in seen.values() for each in pair]
         assert len(addresses) == len(set(addresses)), "two hosts share a VIP"
+        assert self.mesh.ready or self.store.away, "nothing is published although the store can be read"
+        for host, pair in self.published.items():
+            stays = host in self.visible() and not self.lost(host, pair, claimed)
+            assert host in seen or not stays or not self.mesh.ready, "a VIP is not published any more"
         for host in self.vip_hosts():
             if host in seen:
                 self.published[host] = seen[host]
         self.published = {host: pair for host, pair in self.published.items() if host in self.vip_hosts()}
+
+    def visible(self) -> set[str]:
+        """Hosts that some of these workloads must see with a VIP: nobody hides them, and nobody gives them an address."""
+        entries = [each["spec"] for each in self.files.values() if each["kind"] == "ServiceEntry"]
+        own = {host for spec in entries if spec.get("addresses") for host in spec["hosts"]}
+        shown = {host for spec in entries if "exportTo" not in spec for host in spec["hosts"]}
+        return (shown & self.vip_hosts()) - own
 
     def lost(self, host: str, pair: list[str], claimed: dict[str, set[str]]) -> bool:
         return any(address in claimed and host not in claimed[address] for address in pair)
@@ -234,13 +248,36 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual((before["a.example.com"], []), (self.hosts()["a.example.com"], self.mesh.problems))
 
     def test_full_at_the_start(self) -> None:
-        """C5: a restart into a full disk publishes no VIP that it has not read, and everything else."""
+        """C5: a restart into a full disk: what is stored is published, what is new waits."""
         before = self.hosts()
-        self.machine.put("east", service("s0"))
         self.machine.store.full = True
+        self.machine.put("east", entry("b", "b.example.com"))
         self.machine.process_starts_anew(Random(1))
         self.mesh = self.machine.mesh
-        self.assertEqual({SERVICE_HOSTS[0]}, self.hosts().keys())
+        self.assertEqual(before, self.hosts())
         self.machine.store.full = False
         self.machine.clock.advance(LEASES_RETRY)
         self.assertEqual(before["a.example.com"], self.hosts()["a.example.com"])
+        self.assertIn("b.example.com", self.hosts())
+
+    def test_away_at_the_start(self) -> None:
+        """C5, X6: without knowing what is stored nothing is published: a table without VIPs would take them away."""
+        before = self.hosts()
+        self.machine.store.away = True
+        self.machine.process_starts_anew(Random(1))
+        self.mesh = self.machine.mesh
+        assert self.mesh is not None
+        self.assertEqual((False, None), (self.mesh.ready, self.mesh.view(WORKLOADS[0])))
+        self.assertEqual(["lease store: the disk is away"], [str(each) for each in self.mesh.problems])
+        self.machine.store.away = False
+        self.machine.clock.advance(LEASES_RETRY)
+        self.assertEqual((before, []), (self.hosts(), self.mesh.problems))
+
+    def test_away_without_need(self) -> None:
+        """C5: where no host wants a VIP nobody waits for the store."""
+        self.machine.files.clear()
+        self.machine.store.away = True
+        self.machine.process_starts_anew(Random(1))
+        self.mesh = self.machine.mesh
+        self.machine.put("east", service("s0"))
+        self.assertEqual({SERVICE_HOSTS[0]}, self.hosts().keys())
