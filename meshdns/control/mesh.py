@@ -161,7 +161,11 @@ class Mesh:
                 lambda held: standing(plan(demand.wanted, demand.claimed, held, self._ranges, now))
             )
         except Exception:
-            return {host: pair for host, pair in self.vips.items() if host in demand.wanted}
+            return {
+                host: pair
+                for host, pair in self.vips.items()
+                if host in demand.wanted and all(host in demand.claimed.get(each, (host,)) for each in pair)
+            }
         self._read = True
         return made.vips
 

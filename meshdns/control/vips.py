@@ -130,6 +130,9 @@ class _Planner:
         elif host in self._wanted:
             why = f"a user names its VIP {lost[0]} for another host" if lost else "its VIP is outside the ranges of now"
             self._problems.append(_problem(VIP, host, f"{why}; it gets another one"))
+            # It rests under words that are no host: the host's own lease will be another one.
+            self._taken.update(pair)
+            self._write.append(Lease(f"{' and '.join(pair)} of {host}", lease.ipv4, lease.ipv6, self._now))
         elif lease.freed is None:
             self._taken.update(pair)
             self._write.append(attrs.evolve(lease, freed=self._now))
