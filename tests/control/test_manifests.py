@@ -338,6 +338,15 @@ class LastGoodTests(Case):
         self.assertEqual({"a", "b"}, {each.ref.name for each in self.manifests.objects()})
         self.assertEqual(1, len(self.feed(SERVICE % ("a", "10.0.0.1")).gone))
 
+    def test_no_version(self) -> None:
+        """Without an apiVersion that can be read nobody knows whose kind it is: what it was stays."""
+        text = "apiVersion: %s\nkind: ServiceEntry\nmetadata: {name: a}\nspec: {hosts: [a.example.com]}\n"
+        self.feed(text % ISTIO)
+        for wrong in ("[]", "~", "{a: b}", '""'):
+            self.assertFalse(self.feed(text % wrong), wrong)
+            self.assertEqual(["a.yaml:1: ServiceEntry: apiVersion is required, as a text"], self.problems())
+        self.assertEqual(1, len(list(self.manifests.objects())))
+
     def test_removed(self) -> None:
         self.feed(SERVICE % ("a", "10.0.0.1"))
         self.assertEqual((Ref("east", "Service", "ns1", "a"),), self.feed("# nothing\n").gone)
