@@ -164,8 +164,11 @@ def files(path: str, troubles: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
     except OSError as error:
         troubles[path] = f"cannot be read: {error.strerror}; what it gave last stays"
         return
-    if not stat.S_ISDIR(found.st_mode):
+    if stat.S_ISREG(found.st_mode):
         yield path, _stamp(found)
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        troubles[path] = "is neither a file nor a directory; what it gave last stays"
         return
     yield from _below(path, ((found.st_dev, found.st_ino),), troubles, [FILES_MOST])
 
