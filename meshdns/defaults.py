@@ -77,6 +77,7 @@ POLL_WAIT = 55.0  # seconds an agent wants to be parked: below the minute after 
 POLL_MOST = 300.0  # seconds that anybody may be parked
 PARKED_POLLS = 20_000  # at once; one process holds 10,000 agents, and two replicas may be down to one
 POLL_CONNECTIONS = 25_000  # open at once; the one idle longest makes room
+CONTROL_DESCRIPTORS = 26_000  # asked of the host, for these and files
 POLL_IDLE = 75.0  # a connection without a request is closed after so long; agents ask at once again
 POLL_WAKE = (
     5_000  # parked polls answered before the reactor looks at other things: it would find those answered, asking anew
@@ -141,7 +142,7 @@ POLL_LIMIT_TOLD = 200  # characters of a control plane's own words that a senten
 TABLE_TTL = 30  # seconds, of a table that says none: Istio's own constant
 TABLE_LINE = 1 << 20  # octets of one line: 4,096 addresses take 200 KiB with all else that an entry may say
 TABLE_ENTRY_LIST = 4096  # addresses, ports or pods of one entry: more fit no DNS message (64 KiB, 16 octets each)
-TABLE_STEP = 200  # lines between two breaths while a table loads: 2 ms, in which no packet is answered
+TABLE_STEP = 100  # lines between two breaths while a table loads: 1 ms, in which no packet is answered
 TABLE_FILE_BYTES = 256 << 20  # a larger file is a mistake: a million hosts take 200 MiB
 TABLE_FILE_POLL = 0.5  # seconds; one stat costs some microseconds, and a person who saved the file looks at once
 

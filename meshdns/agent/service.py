@@ -1,7 +1,6 @@
 """Root: the agent as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
 import gc
-import resource
 import secrets
 import signal
 import sys
@@ -47,7 +46,7 @@ from meshdns.agent.subscription import Subscription
 from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
 from meshdns.agent.watch import Watch
-from meshdns.host import resolvconf
+from meshdns.host import descriptors, resolvconf
 from meshdns.net.tls import ClientTls, TrustProblem
 from meshdns.settings import Invalid
 from meshdns.table import Table
@@ -85,15 +84,7 @@ def prepare(reactor: Any) -> None:
     reactor.seconds = time.monotonic
     # Questions under way live for milliseconds and hold no circles; the default looks at them every few hundred.
     gc.set_threshold(defaults.GC_THRESHOLD)
-    _raise_descriptors()
-
-
-def _raise_descriptors() -> None:
-    """Use as many file descriptors as the host allows: TCP clients and the ports of upstream questions (D1, D20) take them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = defaults.DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, defaults.DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    descriptors.allow(defaults.DESCRIPTORS)
 
 
 OpenManifests = Callable[[AgentConfig, Callable[[Table], None], Any], TableSource]
