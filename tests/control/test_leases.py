@@ -19,6 +19,7 @@ from tests.e2e.stage import ROOT
 # Gives one host after the other a number of its own, and says so when it is stored.
 WRITER = """\
 import sys
+import time
 from meshdns.control.leases import SqliteLeases
 from meshdns.control.vips import Lease, Plan
 store = SqliteLeases(sys.argv[1], None)
@@ -29,6 +30,7 @@ while True:
         return Plan((Lease(f"{sys.argv[2]}-{number}", f"10.0.{number // 256}.{number % 256}", ""),))
     (lease,) = store._update(decide).write
     print(lease.host, lease.ipv4, flush=True)
+    time.sleep(0.01)  # SQLite's lock is not fair: who never rests starves the other
 """
 
 
