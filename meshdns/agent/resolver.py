@@ -379,13 +379,14 @@ class Resolver:
 
     def _give_word(self, client: _Client, front: list[Record], word: Word, now: float, exists: bool) -> None:
         """`_give` for an answer. Raises wire.Malformed before anybody is told anything."""
-        if (inward := self._inward(word)) is not None:
+        leads_on = has_alias(word.message, word.body)
+        if leads_on and (inward := self._inward(word)) is not None:
             return self._enter(client, [*front, *inward[0]], inward[1], now)
         options = _STALE if word.source == "stale" else b""
         if not front and not options and not (exists and word.rcode == wire.NXDOMAIN):
             message = messages.relay(client.query, word.message, client.limit, word.body)
             if client.packed is not None and now < word.until:
-                self._pack_word(client.packed, client, word, message)
+                self._pack_word(client.packed, client, word, message, leads_on)
             return client.done(Answered(message, word.source, client.query.type, message[3] & 0x0F))
         rcode = wire.NOERROR if exists else word.rcode
         added = messages.records(word.message)
@@ -394,18 +395,16 @@ class Resolver:
         message = messages.render(client.query, sections, limit=client.limit, rcode=rcode, aa=aa, options=options)
         return client.done(Answered(message, word.source, client.query.type, rcode))
 
-    def _pack_word(self, packed: PackedAnswers, client: _Client, word: Word, message: bytes) -> None:
+    def _pack_word(self, packed: PackedAnswers, client: _Client, word: Word, message: bytes, leads_on: bool) -> None:
         """Keep an answer out of the cache for the same packet to come."""
         question, qtype = client.packet[2:], client.query.type
         # What an alias leads to, an address has or a port is called may come to be the mesh's.
-        alone = qtype != wire.PTR and is_plain(question) and not has_alias(word.message, word.body)
+        alone = qtype != wire.PTR and is_plain(question) and not leads_on
         tails, rcode = [message[2:]], message[3] & 0x0F
         packed.keep(question, Packed(tails, qtype, rcode, alone=alone, source="cache", until=word.until))
 
     def _inward(self, word: Word) -> tuple[Sequence[Record], bytes] | None:
         """Where a chain of CNAMEs enters the mesh: the records up to there, and the mesh name (rule D24)."""
-        if not has_alias(word.message, word.body):
-            return None
         for target, records in legs(word.message):
             if self.authority.zone_of(target) or self.authority.host(target):
                 return records, target
