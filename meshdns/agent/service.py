@@ -33,6 +33,7 @@ from meshdns.agent.lifetimes import Limits
 from meshdns.agent.linger import Linger
 from meshdns.agent.lookups import Lookups
 from meshdns.agent.poller import Poller
+from meshdns.agent.pool import Pool
 from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.routes import Routes
 from meshdns.agent.secure import Secure
@@ -227,8 +228,9 @@ class AgentService(Service):
 
     def _open_upstream(self) -> Upstream:
         upstream = Upstream(
-            self._reactor, (), batch=self._batch, secure=self._secure, linger=self._linger, recovered=self._recovered
-        )
+            self._reactor, (), pool=Pool(self._reactor, self._batch, self._linger), batch=self._batch, secure=self._secure,
+            recovered=self._recovered,
+        )  # fmt: skip
         if self._running:
             upstream.start()
         return upstream
