@@ -73,7 +73,7 @@ class DoorsTests(TestCase):
     def setUp(self) -> None:
         self.later: list[tuple[wire.Ask, Callable[..., None]]] = []
         self.mesh = Mesh()
-        self.ledger = Ledger(self.mesh.resolver.packed, self.mesh.resolver.packed_streams)
+        self.ledger = Ledger(self.mesh.resolver.packs.datagrams, self.mesh.resolver.packs.streams)
         self.mesh.lookups._ask_upstream = lambda ask, done: self.later.append((ask, done))
         self.access = Access(self.allow, time.monotonic)
         self.doors = open_doors(
@@ -160,7 +160,7 @@ class BothTransportsTests(DoorsTests):
             return self.udp(query(id=7)), read_frame(connection)
 
         answers = await deferToThread(ask)
-        for packs in (self.mesh.resolver.packed, self.mesh.resolver.packed_streams):
+        for packs in (self.mesh.resolver.packs.datagrams, self.mesh.resolver.packs.streams):
             (question,) = packs.known
             packs.keep(question, Packed([b"over"], 1, 0, alone=True, until=time.monotonic()))
         self.assertEqual(answers, await deferToThread(ask))
@@ -427,7 +427,7 @@ class ListenTests(DoorsTests):
 class LedgerTests(TestCase):
     def test_few_labels(self) -> None:
         """D2: whatever types are asked, the labels stay few."""
-        ledger = Ledger(Mesh().resolver.packed)
+        ledger = Ledger(Mesh().resolver.packs.datagrams)
         for qtype in range(65536):
             ledger.answered("udp", Answered(b"", "upstream", qtype, 0), 0.001)
         self.assertLess(len(ledger.queries()), 100)
