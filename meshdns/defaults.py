@@ -1,6 +1,6 @@
 """Vocabulary: every port, path, cap and interval, each with its reason. Durations in seconds, sizes in octets."""
 
-# answers.py, resolver.py
+# answers.py, resolver.py, packed.py
 NEGATIVE_TTL = (
     5  # of NXDOMAIN and NODATA in the mesh: a service that appears must not stay unknown (CoreDNS uses 5, too)
 )
@@ -29,6 +29,7 @@ GC_THRESHOLD = 20_000  # objects made before circles of garbage are looked for; 
 
 # doors.py, hotpath.py, slots.py, streams.py
 DRAIN = 3.0  # at the end, what upstreams still owe is waited for so long: clients ask again after about five
+DRAIN_READS = 100  # batches that are read at the end; a flood must not put it off
 TCP_IDLE = 10.0  # a TCP connection without a whole query for so long is closed (rule D1)
 TCP_CONNECTIONS = 1000  # open at once (rule D1); the one idle longest makes room
 TCP_PENDING = 100  # unanswered queries of one TCP connection; more are read when these are answered
@@ -142,7 +143,7 @@ TABLE_STEP = 200  # lines between two breaths while a table loads: 2 ms, in whic
 TABLE_FILE_BYTES = 256 << 20  # a larger file is a mistake: a million hosts take 200 MiB
 TABLE_FILE_POLL = 0.5  # seconds; one stat costs some microseconds, and a person who saved the file looks at once
 
-# agent/servers.py, agent/flights.py, agent/upstream.py
+# agent/servers.py, agent/flights.py, agent/upstream.py, agent/pool.py
 UPSTREAM_UDP_SIZE = 1232  # asked of upstreams: what passes every path unfragmented (DNS flag day 2020)
 UPSTREAM_WAITERS = 1000  # clients waiting for one question; unbound's wait-limit
 UPSTREAM_SOCKETS = (

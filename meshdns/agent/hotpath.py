@@ -36,9 +36,9 @@ class Access(Protocol):
 class Linger(Protocol):
     """The short way round the reactor."""
 
-    def add(self, descriptor: int, read: Callable[[], None], /) -> None: ...
+    def add(self, descriptor: int, read: Callable[[], object], /) -> None: ...
     def remove(self, descriptor: int, /) -> None: ...
-    def read(self, read: Callable[[], None], /) -> None: ...
+    def read(self, read: Callable[[], object], /) -> None: ...
 
 
 class TakeShort(Protocol):
@@ -145,15 +145,15 @@ class UdpPort(udp.Port):
     def doRead(self) -> None:
         self._linger.read(self.read)
 
-    def read(self) -> None:
-        """Answer one batch."""
+    def read(self) -> int:
+        """Answer one batch; how many packets were in it."""
         self._batch.begin()
         try:
-            self._answer_batch()
+            return self._answer_batch()
         finally:
             self._batch.end()
 
-    def _answer_batch(self) -> None:
+    def _answer_batch(self) -> int:
         datagrams, access, known = self._datagrams, self._access, self._known
         octets, received, leaving = datagrams.octets, datagrams.received, datagrams.leaving
         now = self._clock()
@@ -187,6 +187,7 @@ class UdpPort(udp.Port):
         if self._untimed >= SAMPLE:
             self._ledger.sampled(self._clock() - now, found, self._untimed)
             self._untimed = 0
+        return count
 
     def _take(self, number: int, may_ask: bool, now: float) -> None:
         """The way of a datagram that has no packed answer, or comes from somebody who is not known to be allowed."""
