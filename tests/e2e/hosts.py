@@ -59,15 +59,15 @@ class Host:
         """What a program prints there; one that fails fails the test."""
         return self._stage.said_by([*self.place.prefix, *command])
 
-    def join(self, other: "Host", own: Sequence[str], others: Sequence[str]) -> None:
-        """A cable between two hosts, with addresses at its ends."""
+    def join(self, other: "Host", own: Sequence[str], others: Sequence[str], name: str = "cable") -> None:
+        """A cable between two hosts, with addresses at its ends; `name` is that of its interface here."""
         first, second = (host._holder.pid for host in (self, other))
-        self._stage.said_by(["ip", "link", "add", "cable", "netns", f"{first}", "type", "veth", "peer", "name", "cable",
+        self._stage.said_by(["ip", "link", "add", name, "netns", f"{first}", "type", "veth", "peer", "name", "cable",
                              "netns", f"{second}"])  # fmt: skip
-        for host, addresses in ((self, own), (other, others)):
+        for host, device, addresses in ((self, name, own), (other, "cable", others)):
             for address in addresses:
-                host.said_by("ip", "address", "add", address, "dev", "cable", *(["nodad"] if ":" in address else []))
-            host.said_by("ip", "link", "set", "cable", "up")
+                host.said_by("ip", "address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
+            host.said_by("ip", "link", "set", device, "up")
 
     def _make_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A socket in this host's network; it may be used from anywhere."""

@@ -2,8 +2,10 @@
 what is redirected and what never is, the machine's bad days, and that nothing is left behind."""
 
 import json
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from time import monotonic
@@ -13,6 +15,7 @@ from tests.e2e.stage import until
 from tests.e2e.test_clients import CLIENTS, needs, read
 from tests.e2e.vm import (
     AGENT_UID,
+    MESHDNS,
     OTHER_SERVER,
     PUBLIC,
     PUBLIC_ADDRESS,
@@ -281,7 +284,7 @@ class BadDayTests(Vm):
         """`up` over what is up: no query goes astray meanwhile."""
         kept = self.connected()
         upping = self.start([*self.vm.place.prefix, sys.executable, "-c",
-                             "import sys; from meshdns.cli import main; sys.exit(main())", "intercept", "up", *self.words,
+                             MESHDNS, "intercept", "up", *self.words,
                              "--uid", str(AGENT_UID), "--config", self.agent.config], self.folder / "up.log")  # fmt: skip
         asked = 0
         while upping.poll() is None:
@@ -523,13 +526,17 @@ class CommandTests(Vm):
         self.assertEqual("FAILED", self.verified(1)["way out"])
 
     def test_no_rights(self) -> None:
-        """Not root: one sentence, and nothing changed."""
-        done = self.run_to_end([*self.place.prefix, sys.executable, "-c", "import sys; from meshdns.cli import main; "
-                                "sys.exit(main())", "intercept", "up", "--uid", str(AGENT_UID), "--config",
-                                self.agent.config])  # fmt: skip
+        """Not root: one sentence, and nothing changed; `print` needs none."""
+        printed = self.as_agent("print")
+        self.assertEqual((0, self.intercept("print").stdout), (printed.returncode, printed.stdout))
+        done = self.as_agent("up")
         self.assertEqual(1, done.returncode)
         self.assertIn("Only root can change them", done.stderr)
         self.assertEqual(1, len(done.stderr.splitlines()))
+
+    def as_agent(self, action: str) -> subprocess.CompletedProcess[str]:
+        words = ["intercept", action, "--mode", "nftables", "--uid", str(AGENT_UID), "--config", self.agent.config]
+        return self.run_to_end([*self.place.prefix, sys.executable, "-c", MESHDNS, *words])
 
     def test_no_user(self) -> None:
         done = self.meshdns("intercept", "up", "--user", "nosuchuser")
@@ -553,3 +560,140 @@ class CommandTests(Vm):
             self.assertTrue(self.finds_mesh(over=over))
             found.append(monotonic() - started)
         return found
+
+
+class IptablesTests(RedirectTests):
+    """The same by iptables."""
+
+    words = ("--mode", "iptables")
+    programs = (*Vm.programs, "iptables", "ip6tables")
+
+
+class IptablesBadDayTests(BadDayTests):
+    """And on bad days."""
+
+    words = ("--mode", "iptables")
+    programs = (*Vm.programs, "iptables", "ip6tables")
+
+
+class LegacyTests(Vm):
+    """A machine without nft, with the iptables of old."""
+
+    words = ()
+    programs = (*Vm.programs, "iptables-legacy", "ip6tables-legacy")
+
+    def setUp(self) -> None:
+        super().setUp()
+        tools = self.folder / "bin"
+        tools.mkdir()
+        for family in ("iptables", "ip6tables"):
+            for tool in ("", "-restore", "-save"):
+                found = shutil.which(f"{family}-legacy{tool}", path="/usr/sbin:/sbin")
+                assert found
+                (tools / f"{family}{tool}").symlink_to(found)
+        self.path = f"{tools}:{self.path}"
+        nft = shutil.which("nft", path=f"{self.path}:/usr/sbin")
+        assert nft
+        self.vm.said_by("mount", "--bind", "/dev/null", nft)
+        self.start_agent(status="127.0.0.1:15054")
+
+    def test_up_and_down(self) -> None:
+        before = self.rules()
+        self.assertIn("iptables is used, since nft is not installed", self.up())
+        self.await_agent(server=SERVER6)
+        for server in (SERVER, SERVER6):
+            self.assertTrue(self.finds_mesh(server=server))
+            self.assertTrue(self.finds_mesh(server=server, tcp=True))
+        self.assertEqual(0, self.intercept("verify").returncode)
+        self.assertLess(self.outage(lambda: self.agent.process.send_signal(signal.SIGSTOP)), BACK)
+        self.agent.process.send_signal(signal.SIGCONT)
+        self.assertEqual(0, self.intercept("down").returncode)
+        self.assertEqual("unbound", self.who())
+        self.assertEqual(before, self.rules())
+
+    def rules(self) -> str:
+        """Every rule of these; their tables stay, empty."""
+        saved = "".join(self.vm.said_by(f"{family}-legacy-save") for family in ("iptables", "ip6tables"))
+        return "\n".join(line for line in saved.splitlines() if line.startswith("-A") or "MESHDNS" in line)
+
+
+class ResolvConfModeTests(Vm):
+    """Without nft and iptables: the agent on port 53, and first in resolv.conf. The file is mounted there, as in a container."""
+
+    words = ("--mode", "resolv-conf")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.file = self.vm.etc / "resolv.conf"
+        self.start_agent(port=53, listen=["127.0.0.1:53"], status="127.0.0.1:15054")
+
+    def test_up_and_down(self) -> None:
+        self.assertFalse(self.finds("productpage"))
+        for _ in range(2):
+            done = self.intercept("up")
+            self.assertEqual((0, ""), (done.returncode, done.stderr))
+            self.assertEqual(["127.0.0.1", SERVER, SERVER6], self.nameservers())
+        self.assertTrue(self.finds("productpage"))
+        self.assertTrue(self.finds(PUBLIC))
+        verified = self.intercept("verify")
+        self.assertEqual(0, verified.returncode, verified.stdout)
+        self.assertEqual(0, self.intercept("down").returncode)
+        self.assertEqual(RESOLV_CONF, self.file.read_text())
+        self.assertEqual("", self.vm.said_by("ls", "-A", "/var/lib/meshdns"))
+        self.assertFalse(self.finds("productpage"))
+
+    def test_agent_dies(self) -> None:
+        """The old servers are asked, at once; nobody has to be alive for that, and none need have been started."""
+        self.intercept("up")
+        self.agent.process.kill()
+        self.agent.process.wait()
+        started = monotonic()
+        self.assertTrue(self.finds(PUBLIC))
+        self.assertLess(monotonic() - started, 1)
+
+    def test_agent_stops(self) -> None:
+        """Each query is put to the old servers a second later."""
+        self.intercept("up")
+        self.agent.process.send_signal(signal.SIGSTOP)
+        started = monotonic()
+        self.assertTrue(self.finds(f"{PUBLIC}."))
+        self.assertLess(monotonic() - started, BACK)
+        self.agent.process.send_signal(signal.SIGCONT)
+
+    def test_held(self) -> None:
+        """And resolv.conf is given back within two seconds, for as long as the agent does not answer."""
+        log = self.hold()
+        self.agent.process.send_signal(signal.SIGSTOP)
+        started = monotonic()
+        until("the old file", lambda: self.file.read_text() == RESOLV_CONF, self.holding, log)
+        self.assertLess(monotonic() - started, BACK)
+        self.assertTrue(self.finds(PUBLIC))
+        self.agent.process.send_signal(signal.SIGCONT)
+        until("ours", lambda: self.nameservers()[:1] == ["127.0.0.1"], self.holding, log)
+        self.assertTrue(self.finds("productpage"))
+
+    def test_resolv_conf_changes(self) -> None:
+        """DHCP writes its own: what it says is kept, and the agent is first again."""
+        self.hold()
+        until("ours", lambda: self.nameservers()[:1] == ["127.0.0.1"], self.agent.process, self.agent.log)
+        self.file.write_text(f"nameserver {OTHER_SERVER}\n")
+        until("ours", lambda: self.nameservers() == ["127.0.0.1", OTHER_SERVER], self.agent.process, self.agent.log)
+        self.holding.terminate()
+        self.holding.wait()
+        self.assertEqual(0, self.intercept("down").returncode)
+        self.assertEqual(f"nameserver {OTHER_SERVER}\n", self.file.read_text())
+
+    def test_not_on_port_53(self) -> None:
+        done = self.intercept("up")
+        self.assertEqual(0, done.returncode)
+        self.intercept("down")
+        self.agent.config.write_text(self.agent.config.read_text().replace("127.0.0.1:53", "127.0.0.1:15053"))
+        done = self.intercept("up")
+        self.assertEqual(1, done.returncode)
+        self.assertIn('add "127.0.0.1:53" to listen', done.stderr)
+
+    def nameservers(self) -> list[str]:
+        return [line.split()[1] for line in self.file.read_text().splitlines() if line.startswith("nameserver")]
+
+    def finds(self, name: str) -> bool:
+        return not self.vm.run("getent", "ahostsv4", name).returncode

@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import SkipTest
 
 from tests.e2e.agent import SEARCH, SERVICE_ADDRESS
+from tests.e2e.hosts import Host
 from tests.e2e.stage import WAIT, until
 from tests.e2e.vm import PUBLIC, PUBLIC_ADDRESS, SERVER, SERVER6, Vm
 
@@ -88,6 +89,35 @@ class DnsmasqTests(Vm):
         self.assertEqual(0, done.returncode, done.stderr)
         self.assertIn("daemon", done.stdout)
         self.await_agent(server=server)
+
+
+class EngineTests(Vm):
+    """A container engine's DNS on the bridge, asked by a container, and asking whom resolv.conf names."""
+
+    def test_container(self) -> None:
+        """The engine is an application like others, so its containers find the mesh; what a container itself sends to a server
+        passes through the machine as it is."""
+        container = Host(self, "nameserver 172.30.0.1\n", "container")
+        self.vm.said_by("ip", "link", "add", "bridge0", "type", "bridge")
+        self.vm.join(container, [], ["172.30.0.2/24"], "port")
+        for words in ("link set port master bridge0", "address add 172.30.0.1/24 dev bridge0", "link set bridge0 up"):
+            self.vm.said_by("ip", *words.split())
+        container.said_by("ip", "route", "add", "default", "via", "172.30.0.1")
+        self.vm.said_by("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        self.vm.said_by("nft", "add table ip engine; add chain ip engine nat { type nat hook postrouting priority srcnat; };"
+                        "add rule ip engine nat ip saddr 172.30.0.0/24 oifname cable masquerade")  # fmt: skip
+        log = self.folder / "engine.log"
+        words = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", "--cache-size=0", "--listen-address=172.30.0.1",
+                 "--bind-interfaces", "--user=root", "--log-queries", "--log-facility=-"]  # fmt: skip
+        engine = self.start([*self.vm.place.prefix, "dnsmasq", *words], log)
+        version = ["dig", "+short", "+time=2", "+tries=1", "version.bind", "TXT", "CH"]
+        until("the engine", lambda: not container.run(*version).returncode, engine, log)
+        self.start_agent()
+        self.up()
+        self.assertIn(SERVICE_ADDRESS, container.said_by("dig", "+short", "productpage.ns1.svc.cluster.local"))
+        self.assertEqual(PUBLIC_ADDRESS, container.said_by("dig", "+short", PUBLIC).strip())
+        self.assertEqual(1, log.read_text().lower().count(f"query[a] {PUBLIC}"))
+        self.assertIn("unbound", container.said_by(*version, f"@{SERVER}"))
 
 
 class ResolvedTests(Vm):

@@ -34,10 +34,11 @@ PUBLIC, PUBLIC_ADDRESS = "www.example.com", "192.0.2.80"
 ZONE = f"@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\nwww A {PUBLIC_ADDRESS}\nwww AAAA 2001:db8::80\n"
 _LISTEN = "\n".join(f"    interface: {each}@53" for each in (SERVER, SERVER6, OTHER_SERVER))
 _MORE = f"server:\n{_LISTEN}\n    access-control: 0.0.0.0/0 allow\n    access-control: ::/0 allow\n"
-_MESHDNS = "import sys; from meshdns.cli import main; sys.exit(main())"
-# It reads the checkout wherever that lies; nothing else of root's is left to it.
-_AS_AGENT = ["setpriv", f"--reuid={AGENT_UID}", "--regid=65534", "--clear-groups", "--inh-caps=-all,+dac_read_search",
-             "--ambient-caps=-all,+dac_read_search", "--"]  # fmt: skip
+MESHDNS = "import sys; from meshdns.cli import main; sys.exit(main())"
+# It reads the checkout wherever that lies, and takes port 53; nothing else of root's is left to it.
+_RIGHTS = "-all,+dac_read_search,+net_bind_service"
+_AS_AGENT = ["setpriv", f"--reuid={AGENT_UID}", "--regid=65534", "--clear-groups", f"--inh-caps={_RIGHTS}",
+             f"--ambient-caps={_RIGHTS}", "--"]  # fmt: skip
 FEW = 0.2  # seconds for one answer on an idle machine, many times over
 
 
@@ -46,6 +47,7 @@ class Vm(Stage):
 
     resolv_conf = RESOLV_CONF
     uid = AGENT_UID
+    path = os.environ["PATH"]
     words: Command = ("--mode", "nftables")
     programs: tuple[str, ...] = ("nft", "setpriv", "ip", "unshare", "nsenter")
 
@@ -64,10 +66,10 @@ class Vm(Stage):
             self.await_who("unbound", server=server)
         self.place = Place([*self.vm.place.prefix, *_AS_AGENT], self.vm.place.make_socket)
 
-    def start_agent(self, **sections: Any) -> Agent:
+    def start_agent(self, port: int = 15053, **sections: Any) -> Agent:
         """The machine's agent, which asks whom resolv.conf says."""
-        sections = {"listen": ["127.0.0.1:15053", "[::1]:15053"], "upstream": {}, "search": None, **sections}
-        self.agent = Agent.start(self, port=15053, place=self.place, **sections)
+        sections = {"listen": [f"127.0.0.1:{port}", f"[::1]:{port}"], "upstream": {}, "search": None, **sections}
+        self.agent = Agent.start(self, port=port, place=self.place, **sections)
         return self.agent
 
     def restart_agent(self) -> None:
@@ -85,7 +87,7 @@ class Vm(Stage):
     def meshdns(self, *words: str, config: Path | None = None) -> CompletedProcess[str]:
         """`meshdns` on the machine, by root."""
         more = ["--config", config or self.agent.config]
-        return self.vm.run(sys.executable, "-c", _MESHDNS, *words, *more)
+        return self.vm.run("env", f"PATH={self.path}", sys.executable, "-c", MESHDNS, *words, *more)
 
     def intercept(self, action: str, *more: str) -> CompletedProcess[str]:
         words = [] if action == "down" else [*map(str, self.words), "--uid", str(self.uid)]
@@ -102,8 +104,13 @@ class Vm(Stage):
         """`meshdns intercept hold` runs from now on -> its log."""
         log = self.folder / "hold.log"
         words = ["intercept", "hold", *self.words, "--uid", str(self.uid), "--config", self.agent.config, *more]
-        self.holding = self.start([*self.vm.place.prefix, sys.executable, "-u", "-c", _MESHDNS, *words], log)
-        until("the redirect", lambda: "port 53 of" in log.read_text(), self.holding, log)
+        self.holding = self.start([*self.vm.place.prefix, sys.executable, "-u", "-c", MESHDNS, *words], log)
+        until(
+            "the redirect",
+            lambda: "the agent first" in log.read_text() or "port 53 of" in log.read_text(),
+            self.holding,
+            log,
+        )
         return log
 
     # Asking as applications do
