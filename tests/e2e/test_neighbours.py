@@ -3,17 +3,31 @@ everybody finds everything (issue 6; Istio's users met such circles in its #3030
 
 import json
 import shutil
+import sys
 from itertools import count
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.e2e.agent import SEARCH, SERVICE_ADDRESS
+from tests.e2e.agent import SEARCH, SERVICE, SERVICE_ADDRESS
 from tests.e2e.hosts import Host
 from tests.e2e.stage import WAIT, until
 from tests.e2e.vm import PUBLIC, PUBLIC_ADDRESS, SERVER, SERVER6, Vm
 
 RESOLVED = ("/lib/systemd/systemd-resolved", "/usr/local/lib/meshdns-tests/lib/systemd/systemd-resolved")
 STUB = "127.0.0.53"
+_VARLINK = """\
+import json, socket, sys
+asking = socket.socket(socket.AF_UNIX)
+asking.settimeout(10)
+asking.connect("/run/systemd/resolve/io.systemd.Resolve")
+call = {"method": "io.systemd.Resolve.ResolveHostname", "parameters": {"name": sys.argv[1], "family": 2, "flags": 0}}
+asking.sendall(json.dumps(call).encode() + b"\\0")
+said = b""
+while not said.endswith(b"\\0"):
+    said += asking.recv(65536)
+for each in json.loads(said[:-1]).get("parameters", {}).get("addresses", ()):
+    print(".".join(map(str, each["address"])))
+"""
 
 
 class DnsmasqTests(Vm):
@@ -134,12 +148,16 @@ class ResolvedTests(Vm):
         self.vm.said_by("sh", "-ec", "mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/resolve /run/systemd/resolved.conf.d;"
                         f"printf %s '{settings}' >/run/systemd/resolved.conf.d/test.conf;"
                         "chown 4323 /run/systemd/resolve")  # fmt: skip
+        self.program = program
+        self.start_resolved()
+        self.start_agent(status="127.0.0.1:15054")
+
+    def start_resolved(self) -> None:
         log = self.folder / "resolved.log"
         user = ["setpriv", "--reuid=4323", "--clear-groups", "--inh-caps=+net_bind_service,+net_raw,+setpcap",
                 "--ambient-caps=+net_bind_service,+net_raw,+setpcap", "--"]  # fmt: skip
-        process = self.start([*self.vm.place.prefix, *user, program], log)
-        until("systemd-resolved", lambda: self.addresses(PUBLIC, server=STUB), process, log)
-        self.start_agent(status="127.0.0.1:15054")
+        self.resolved = self.start([*self.vm.place.prefix, *user, self.program], log)
+        until("systemd-resolved", lambda: self.addresses(PUBLIC, server=STUB), self.resolved, log)
 
     def finds_all(self) -> None:
         for tcp in (False, True):
@@ -153,10 +171,31 @@ class ResolvedTests(Vm):
         """Its stub is redirected, and so is what it asks itself for those who reach it otherwise: by D-Bus or by its other stub."""
         self.up_at_stub()
         self.finds_all()
+        self.assertEqual([SERVICE_ADDRESS], self.by_varlink(SERVICE))
+        self.assertEqual([PUBLIC_ADDRESS], self.by_varlink(PUBLIC))
         self.assertTrue(self.finds_mesh(server="127.0.0.54", wait=WAIT))
         self.assertEqual([PUBLIC_ADDRESS], self.addresses(PUBLIC, server="127.0.0.54", wait=WAIT))
         servers = [server["server"] for server in json.loads(self.meshdns("status", "--json").stdout)["upstreams"]]
         self.assertEqual([f"{SERVER}:53"], servers)
+
+    def test_no_search_domain(self) -> None:
+        """Then systemd-resolved asks nobody for names below `.local`; who asks its stub is not concerned (docs/vm.md)."""
+        self.vm.said_by(
+            "sh",
+            "-ec",
+            f"echo '[Resolve]\nDNS={SERVER}\nFallbackDNS=\nDomains=' >/run/systemd/resolved.conf.d/test.conf",
+        )
+        self.resolved.terminate()
+        self.resolved.wait()
+        self.start_resolved()
+        self.up_at_stub()
+        self.assertEqual([], self.by_varlink(SERVICE))
+        self.assertEqual([PUBLIC_ADDRESS], self.by_varlink(PUBLIC))
+        self.finds_all()
+
+    def by_varlink(self, name: str) -> list[str]:
+        """The addresses that systemd-resolved finds as nss-resolve asks it."""
+        return self.vm.said_by(sys.executable, "-c", _VARLINK, name).split()
 
     def test_every_server(self) -> None:
         self.up_at_stub("--all")
