@@ -11,10 +11,12 @@ import attrs
 
 from meshdns.values import Endpoint
 
+LINK_LOCAL = "fe80::/10"  # sockets to these are bound to their interface, so nothing else can be reached from them
+
 
 @attrs.frozen
 class Family:
-    """One IP version: queries to `servers` (None: to anybody) go to `agent` instead."""
+    """One IP version: queries to `servers` (None: to anybody but LINK_LOCAL) go to `agent` instead."""
 
     version: int
     agent: Endpoint
@@ -50,8 +52,14 @@ def make(
     families: list[Family] = []
     notes: list[str] = []
     asked = [address for address in servers if not any(each.takes(address, 53) for each in listen)]
+    if stuck := [address for address in asked if _is_link_local(address)]:
+        notes.append(
+            f"queries to {', '.join(stuck)} are not redirected, since a packet to a link-local address cannot leave its "
+            "interface; name another server first in resolv.conf, or use --mode resolv-conf"
+        )
+        asked = [address for address in asked if address not in stuck]
     for version in (4, 6):
-        mine = tuple(sorted({_bare(address) for address in asked if _version(address) == version}))
+        mine = tuple(sorted({address for address in asked if _version(address) == version}))
         agent = _target(listen, version)
         if agent is not None:
             families.append(Family(version, agent, None if every else mine))
@@ -77,9 +85,8 @@ def _version(address: str) -> int:
     return 6 if ":" in address else 4
 
 
-def _bare(address: str) -> str:
-    """Without its scope, which rules do not know."""
-    return address.partition("%")[0]
+def _is_link_local(address: str) -> bool:
+    return _version(address) == 6 and ipaddress.ip_address(address.partition("%")[0]).is_link_local
 
 
 def _target(listen: Sequence[Endpoint], version: int) -> Endpoint | None:

@@ -16,6 +16,7 @@ from tests.e2e.stage import until
 from tests.e2e.test_clients import CLIENTS, needs, read
 from tests.e2e.vm import (
     AGENT_UID,
+    LINK_LOCAL_SERVER,
     MESHDNS,
     OTHER_SERVER,
     PUBLIC,
@@ -46,6 +47,17 @@ class RedirectTests(Vm):
                 self.assertTrue(self.finds_mesh(server=server, tcp=tcp))
                 self.assertEqual([PUBLIC_ADDRESS], self.addresses(PUBLIC, server=server, tcp=tcp))
         self.assertEqual([], self.agent.complaints())
+
+    def test_link_local_server(self) -> None:
+        """A socket to a server with a link-local address is bound to its interface, so it is left alone, and the user is told."""
+        address = f"{LINK_LOCAL_SERVER}%cable"
+        (self.vm.etc / "resolv.conf").write_text(f"nameserver {address}\nnameserver {SERVER}\n")
+        self.start_agent()
+        for words in ([], ["--all"]):
+            self.assertIn(f"queries to {address} are not redirected", self.up(*words))
+            ask = ["dig", "+short", "+time=2", "+tries=1", f"@{address}", PUBLIC]
+            self.assertEqual(PUBLIC_ADDRESS, self.vm.said_by(*ask).strip())
+            self.assertTrue(self.finds_mesh())
 
     def test_only_servers_of_resolv_conf(self) -> None:
         self.start_agent()
@@ -316,7 +328,7 @@ class BadDayTests(Vm):
         words = ["setpriv", "--reuid=4322", "--clear-groups", sys.executable, "-c", script]
         impostor = self.start([*self.vm.place.prefix, *words], log)
         until("the impostor", lambda: "there" in log.read_text(), impostor, log)
-        self.await_who("unbound", BACK)
+        self.await_who("unbound", BACK, wait=0.1)
         asked = log.read_text().count("asked")
         for _ in range(20):
             self.assertEqual("unbound", self.who())
