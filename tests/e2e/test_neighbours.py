@@ -178,6 +178,25 @@ class ResolvedTests(Vm):
         servers = [server["server"] for server in json.loads(self.meshdns("status", "--json").stdout)["upstreams"]]
         self.assertEqual([f"{SERVER}:53"], servers)
 
+    def test_server_of_an_interface(self) -> None:
+        """One that DHCP has given for an interface, which systemd-resolved asks through that."""
+        index = self.vm.said_by("sh", "-c", "ip -oneline link show cable | cut -d: -f1").strip()
+        link = f"ADMIN_STATE=configured\nOPER_STATE=routable\nNETWORK_FILE=/x\nDNS={SERVER}\nDOMAINS=cluster.local\n"
+        script = [
+            "mkdir -p /run/systemd/netif/links",
+            "printf '[Resolve]\nFallbackDNS=\n' >/run/systemd/resolved.conf.d/test.conf",
+            f"printf %s '{link}' >/run/systemd/netif/links/{index}",
+            "echo OPER_STATE=routable >/run/systemd/netif/state",
+        ]
+        self.vm.said_by("sh", "-ec", "\n".join(script))
+        self.resolved.terminate()
+        self.resolved.wait()
+        self.start_resolved()
+        self.up_at_stub()
+        self.assertEqual([SERVICE_ADDRESS], self.by_varlink(SERVICE))
+        self.assertEqual([PUBLIC_ADDRESS], self.by_varlink(PUBLIC))
+        self.finds_all()
+
     def test_no_search_domain(self) -> None:
         """Then systemd-resolved asks nobody for names below `.local`; who asks its stub is not concerned (docs/vm.md)."""
         self.vm.said_by(
