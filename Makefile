@@ -4,6 +4,8 @@ PYTHON ?= python3
 TESTS ?= tests
 CONFIG ?= examples/agent.yaml
 DEMO ?= meshdns-demo
+QUESTIONS ?= 1000000
+SEED ?= 1
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -22,7 +24,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run agent test lint bench clean python-is-fit
+.PHONY: help run agent test lint bench fuzz clean python-is-fit
 
 help:
 	@echo "make run    install meshdns into .venv and run a control plane and an agent on a sample mesh in $(DEMO)/"
@@ -30,6 +32,7 @@ help:
 	@echo "make test   install it with what the tests need, and run them (TESTS=tests.test_names runs some)"
 	@echo "make lint   ruff, ruff format --check and mypy"
 	@echo "make bench  measure it beside unbound and dnsmasq (BENCH=relay runs one)"
+	@echo "make fuzz   a million random questions: the hot path must give the bytes of the ordinary one (QUESTIONS=N, SEED=N)"
 	@echo "make clean  remove .venv and all that was built"
 	@echo
 	@echo "PYTHON=/path/to/python3 chooses the Python, 3.11 or newer."
@@ -53,6 +56,9 @@ lint: .venv/.lint
 
 bench: .venv/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks $(BENCH)
+
+fuzz: .venv/.test
+	$(BIN)/python -m tests.agent.hot_fuzz $(QUESTIONS) $(SEED)
 
 clean:
 	rm -rf .venv build dist meshdns.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*

@@ -9,7 +9,7 @@ import pwd
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from time import monotonic
@@ -97,11 +97,12 @@ class Vm(Stage):
         words = [] if action == "down" else [*map(str, self.words), "--uid", str(self.uid)]
         return self.meshdns("intercept", action, *words, *more)
 
-    def up(self, *more: str) -> str:
-        """The redirect is up, and has seen the agent."""
+    def up(self, *more: str, servers: Sequence[str] = (SERVER, SERVER6)) -> str:
+        """The redirect is up, and has seen the agent in the families of these servers."""
         done = self.intercept("up", *more)
         self.assertEqual(0, done.returncode, done.stdout + done.stderr)
-        self.await_agent()
+        for server in servers:
+            self.await_agent(server=server)
         return done.stdout + done.stderr
 
     def hold(self, *more: str) -> Path:
