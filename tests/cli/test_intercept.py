@@ -106,8 +106,8 @@ class InterceptTests(SynchronousTestCase):
         self.assertEqual(1, code)
         self.assertIn("nft cannot be run", err)
 
-    def test_wildcard_address(self) -> None:
-        self.configure('["0.0.0.0:53"]')
+    def test_link_local_address(self) -> None:
+        self.configure('["[fe80::1%eth0]:53"]')
         code, _, err = self.up()
         self.assertEqual(1, code)
         self.assertIn('write listen: ["127.0.0.1:15053", "[::1]:15053"]', err)

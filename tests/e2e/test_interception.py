@@ -64,6 +64,14 @@ class RedirectTests(Vm):
         self.assertEqual("unbound", self.who(server=OTHER_SERVER))
         self.assertEqual("unbound", self.who(server=OTHER_SERVER, tcp=True))
 
+    def test_wildcard_address(self) -> None:
+        """An agent that listens everywhere."""
+        self.start_agent(listen=["0.0.0.0:15053", "[::]:15053"])
+        self.up()
+        for server in (SERVER, SERVER6):
+            for tcp in (False, True):
+                self.assertTrue(self.finds_mesh(server=server, tcp=tcp))
+
     def test_every_server(self) -> None:
         """--all"""
         self.start_agent()
