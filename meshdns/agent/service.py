@@ -26,6 +26,7 @@ from meshdns.agent.datagrams import open_datagrams
 from meshdns.agent.doors import Doors, tell_bug, tell_query
 from meshdns.agent.facts import TableSource
 from meshdns.agent.front import Front
+from meshdns.agent.heartbeat import Heartbeat
 from meshdns.agent.hotpath import TakeShort, UdpPort, UdpProtocol
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.lifetimes import Limits
@@ -118,6 +119,7 @@ class AgentService(Service):
             take_short=short.take,
         )  # fmt: skip
         self._doors.tell_queries(config.log.queries)
+        self._heartbeat = Heartbeat(reactor)
         self._open_manifests = open_manifests
         self._adoption = Adoption(self._resolver.adopt_in_steps, gc.freeze, reactor)  # what is in a table is no garbage
         self._snapshot: Snapshot | None = None
@@ -147,12 +149,14 @@ class AgentService(Service):
         self._adoption.finish()  # what was read from disk is there at the first packet
         self._say("answers on {listen}, asks {servers}")
         self._watch_on()
+        self._beat()
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._heartbeat.stop()
         self._watch.stop()
         self._table.stop()
         self._adoption.stop()
@@ -202,6 +206,7 @@ class AgentService(Service):
         self._watch = self._watch_resolv_conf(config)
         self._say("has read {path} again: answers on {listen}, asks {servers}")
         self._watch_on()
+        self._beat()
 
     # from the watch
 
@@ -243,6 +248,9 @@ class AgentService(Service):
     def _watch_on(self) -> None:
         if not self._config.upstream.servers:
             self._watch.start()
+
+    def _beat(self) -> None:
+        self._heartbeat.start((each.host, each.port) for each in self._config.listen)
 
     def _ask(self, ask: Ask, done: Callable[[Result, float], None]) -> None:
         special = self._special.reply(ask)  # where a walk of the search list comes to such a name
