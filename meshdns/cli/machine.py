@@ -11,7 +11,7 @@ import attrs
 from meshdns import defaults
 from meshdns.agent.config import AgentConfig
 from meshdns.cli import FAILED, USAGE
-from meshdns.cli.agent import Stop
+from meshdns.cli.agent import Stop, near
 from meshdns.host import listeners, redirect, resolvconf
 from meshdns.host.netfilter import REDIRECTS, Redirect, Refused
 from meshdns.host.redirect import Plan
@@ -74,7 +74,7 @@ def way(args: argparse.Namespace, config: AgentConfig, plan: Plan, *, tries: boo
     except Refused as refused:
         raise Stop(FAILED, f"{refused}.") from None
     if args.mode in (AUTO, RESOLV_CONF):
-        agent = next((each.host for each in config.listen if each.port == DNS_PORT), None)
+        agent = next((near(each.host) for each in config.listen if each.port == DNS_PORT), None)
         if agent is not None:
             return Takeover(agent), _instead(RESOLV_CONF, reasons)
         reasons.append("in resolv.conf nothing but port 53 can be named, and the agent does not listen on it")

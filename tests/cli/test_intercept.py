@@ -76,6 +76,13 @@ class InterceptTests(SynchronousTestCase):
         self.assertEqual(RESOLV_CONF, self.resolv_conf.read_text())
         self.assertEqual((0, "nothing was up\n", ""), self.intercept("down"))
 
+    def test_wildcard_address(self) -> None:
+        """An agent that listens everywhere is named by loopback."""
+        self.configure('["0.0.0.0:53"]')
+        code, out, _ = self.intercept("print", "--uid", "4321", "--mode", "resolv-conf")
+        self.assertEqual(0, code)
+        self.assertIn("nameserver 127.0.0.1\nnameserver 192.0.2.1\n", out)
+
     def test_nft_refuses(self) -> None:
         """A kernel without what it takes: its own words, and the next way."""
         self.program("nft", "echo 'Error: Could not process rule: No such file or directory' >&2; exit 1")
