@@ -78,13 +78,17 @@ POLL_WAIT = 55.0  # seconds an agent wants to be parked: below the minute after 
 POLL_MOST = 300.0  # seconds that anybody may be parked
 PARKED_POLLS = 20_000  # at once; one process holds 10,000 agents, and two replicas may be down to one
 POLL_CONNECTIONS = 25_000  # open at once; the one idle longest makes room
+CONTROL_DESCRIPTORS = 26_000  # asked of the host, for these and files
 POLL_IDLE = 75.0  # a connection without a request is closed after so long; agents ask at once again
-POLL_WAKE = 50  # parked polls answered before the reactor looks at other things: some 2 ms
+POLL_WAKE = (
+    5_000  # parked polls answered before the reactor looks at other things: it would find those answered, asking anew
+)
 POLL_TOLD = 60.0  # a refusal of one cause and peer is logged once in so long
 PACKED_BODIES = 256  # bodies kept packed: of a change each view's delta and table, plain and gzipped
 
 # control/sources/files.py
-FILES_POLL = 0.25  # seconds between two looks; one costs some 5 us a file
+FILES_POLL = 0.1  # seconds between two looks; one costs some 5 us a file
+FILES_REST = 4  # and at least so many times what the look took: ten thousand files must not keep a core busy
 FILES_STEP = 200  # files looked at between two breaths: a millisecond, in which no packet is answered
 FILES_LEVELS = 32  # directories within each other
 FILES_MOST = 100_000  # files below one path; with more it is a mistake
@@ -111,13 +115,39 @@ RESOLV_SEARCH = 32  # search domains taken of one file, as many as Kubernetes al
 RESOLV_STUBS = ("127.0.0.53", "127.0.0.54")  # where systemd-resolved listens; what it asks stands elsewhere
 RESOLV_FALLBACKS = (
     "/run/systemd/resolve/resolv.conf",  # the servers behind systemd-resolved's stub
-    "/var/lib/meshdns/resolv.conf",  # what /etc/resolv.conf was before `meshdns intercept` pointed it at the agent
+    "/var/lib/meshdns/resolv.conf",  # INTERCEPT_KEPT: what /etc/resolv.conf was before `meshdns intercept` pointed it at the agent
 )
 
 # agent/watch.py
 RESOLV_POLL = 1.0  # seconds; a look is one stat for each file
 RESOLV_SETTLE = 0.2  # a file that changed is taken when it has not changed again for so long: it may be half written
 RESOLV_DOUBT = 5.0  # one that names no server any more is not believed for so long: it may be about to be filled
+
+# host/nftables.py, host/iptables.py, host/netfilter.py
+INTERCEPT_TABLE = "meshdns"  # of nftables: ours alone
+INTERCEPT_CHAIN = "MESHDNS"  # in iptables' tables raw and nat
+INTERCEPT_ZONE = 15053  # of conntrack, for redirected flows: nobody else's; the number is that of the agent's port
+INTERCEPT_ALIVE = 1.8  # seconds after the agent's last answer that the redirect holds: old servers are back within two
+INTERCEPT_ALIVE_SECONDS = 1  # the same for iptables, which counts whole seconds only
+INTERCEPT_COMMAND = 10.0  # for nft or iptables to end: both wait for others who change rules
+INTERCEPT_USER = "meshdns"  # whose process the agent is, if nothing else is said: the user that its package makes
+
+# host/resolvfile.py
+INTERCEPT_KEPT = (
+    "/var/lib/meshdns/resolv.conf"  # what /etc/resolv.conf was; one of RESOLV_FALLBACKS, so the agent asks it
+)
+INTERCEPT_RESOLV_CONF_TIMEOUT = 1  # seconds that a client waits for a stopped agent: the least that resolv.conf can say
+
+# cli/intercept.py, cli/proof.py
+HOLD_TURN = 0.5  # seconds between two looks whether resolv.conf has changed, or, where that names it, the agent answers
+HOLD_LOOK = 5.0  # and between two looks whether the rules are still there: others flush the whole ruleset
+PROOF_WAIT = 1.0  # seconds for one answer that `verify` asks for
+PROOF_PATIENCE = 2.0  # seconds in which a redirect just put up must have seen a sign of the agent: a few HEARTBEATs
+
+# agent/heartbeat.py
+HEARTBEAT = (
+    0.25  # seconds from one query of the agent to itself to the next: 0.1 % of a core, and a busy second is survived
+)
 
 # agent/special.py
 SPECIAL_TTL = 10_800  # of special-use names, which never change; what unbound gives its own
@@ -139,7 +169,7 @@ POLL_LIMIT_TOLD = 200  # characters of a control plane's own words that a senten
 TABLE_TTL = 30  # seconds, of a table that says none: Istio's own constant
 TABLE_LINE = 1 << 20  # octets of one line: 4,096 addresses take 200 KiB with all else that an entry may say
 TABLE_ENTRY_LIST = 4096  # addresses, ports or pods of one entry: more fit no DNS message (64 KiB, 16 octets each)
-TABLE_STEP = 200  # lines between two breaths while a table loads: 2 ms, in which no packet is answered
+TABLE_STEP = 100  # lines between two breaths while a table loads: 1 ms, in which no packet is answered
 TABLE_FILE_BYTES = 256 << 20  # a larger file is a mistake: a million hosts take 200 MiB
 TABLE_FILE_POLL = 0.5  # seconds; one stat costs some microseconds, and a person who saved the file looks at once
 

@@ -14,7 +14,7 @@ import attrs
 from meshdns import __version__, messages, names, wire
 from meshdns.agent import packs
 from meshdns.agent.answers import Answer, Answers
-from meshdns.agent.authority import Authority, Found
+from meshdns.agent.authority import Authority, Found, let_go
 from meshdns.agent.chain import has_alias, legs
 from meshdns.agent.lifetimes import extended_errors
 from meshdns.agent.lookups import Lookups, Word
@@ -114,18 +114,24 @@ class Resolver:
             pass
 
     def adopt_in_steps(self, table: Table) -> Iterator[None]:
-        """The same, stopping to breathe; up to the last step the old table is answered from, then the new one."""
-        authority, before = self.authority, self.authority.table
-        followed = authority.follow(table)
-        if not followed:
-            authority = yield from self._authority(table)
+        """The same, stopping to breathe; until the new table is whole the old one is answered from, and then goes."""
+        old = self.authority.table
+        same = old is not None and old.ttl == table.ttl and not any(host.startswith("*") for host in table.changed)
+        del old  # nothing here may keep it
+        if self.authority.follow(table):
+            self.serial += 1
+            if same:
+                self._answers = self._new_answers()
+                self._claims.clear()
+                self.packs.forget_about(table.changed)
+            else:
+                self._use(self.place, self.authority)
+            return
+        built = yield from self._authority(table)
         self.serial += 1
-        if followed and before and before.ttl == table.ttl and not any(host.startswith("*") for host in table.changed):
-            self._answers = self._new_answers()
-            self._claims.clear()
-            self.packs.forget_about(table.changed)
-        else:
-            self._use(self.place, authority)
+        parts = self.authority.parts()
+        self._use(self.place, built)
+        yield from let_go(parts)
 
     def move(self, place: Place) -> None:
         """Answer as the workload at another place sees the same table, from the very next packet on."""

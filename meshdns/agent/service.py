@@ -1,7 +1,6 @@
 """Root: the agent as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
 import gc
-import resource
 import secrets
 import signal
 import sys
@@ -27,6 +26,7 @@ from meshdns.agent.datagrams import open_datagrams
 from meshdns.agent.doors import Doors, tell_bug, tell_query
 from meshdns.agent.facts import TableSource
 from meshdns.agent.front import Front
+from meshdns.agent.heartbeat import Heartbeat
 from meshdns.agent.hotpath import TakeShort, UdpPort, UdpProtocol
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.lifetimes import Limits
@@ -48,7 +48,7 @@ from meshdns.agent.subscription import Subscription
 from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
 from meshdns.agent.watch import Watch
-from meshdns.host import resolvconf
+from meshdns.host import descriptors, resolvconf
 from meshdns.net.tls import ClientTls, TrustProblem
 from meshdns.settings import Invalid
 from meshdns.table import Table
@@ -86,15 +86,7 @@ def prepare(reactor: Any) -> None:
     reactor.seconds = time.monotonic
     # Questions under way live for milliseconds and hold no circles; the default looks at them every few hundred.
     gc.set_threshold(defaults.GC_THRESHOLD)
-    _raise_descriptors()
-
-
-def _raise_descriptors() -> None:
-    """Use as many file descriptors as the host allows: TCP clients and the ports of upstream questions (D1, D20) take them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = defaults.DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, defaults.DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    descriptors.allow(defaults.DESCRIPTORS)
 
 
 OpenManifests = Callable[[AgentConfig, Callable[[Table], None], Any], TableSource]
@@ -127,8 +119,9 @@ class AgentService(Service):
             take_short=short.take,
         )  # fmt: skip
         self._doors.tell_queries(config.log.queries)
+        self._heartbeat = Heartbeat(reactor)
         self._open_manifests = open_manifests
-        self._adoption = Adoption(self._resolver.adopt_in_steps, gc.freeze, reactor)  # a table is no garbage
+        self._adoption = Adoption(self._resolver.adopt_in_steps, gc.freeze, reactor)  # what is in a table is no garbage
         self._snapshot: Snapshot | None = None
         self._table = self._table_source(config)
         self._watch = self._watch_resolv_conf(config)
@@ -156,12 +149,14 @@ class AgentService(Service):
         self._adoption.finish()  # what was read from disk is there at the first packet
         self._say("answers on {listen}, asks {servers}")
         self._watch_on()
+        self._beat()
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._heartbeat.stop()
         self._watch.stop()
         self._table.stop()
         self._adoption.stop()
@@ -211,6 +206,7 @@ class AgentService(Service):
         self._watch = self._watch_resolv_conf(config)
         self._say("has read {path} again: answers on {listen}, asks {servers}")
         self._watch_on()
+        self._beat()
 
     # from the watch
 
@@ -252,6 +248,9 @@ class AgentService(Service):
     def _watch_on(self) -> None:
         if not self._config.upstream.servers:
             self._watch.start()
+
+    def _beat(self) -> None:
+        self._heartbeat.start((each.host, each.port) for each in self._config.listen)
 
     def _ask(self, ask: Ask, done: Callable[[Result, float], None]) -> None:
         special = self._special.reply(ask)  # where a walk of the search list comes to such a name

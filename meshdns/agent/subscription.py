@@ -81,9 +81,10 @@ class Subscription:
         return self.urls[self._turn % len(self.urls)]
 
     def _poll(self) -> Poll:
-        """Without a table nothing is waited for; where a delta did not fit none is asked for."""
+        """Without a table nothing is waited for, nor after trouble: that it is over shows at once, and not when the wait ends.
+        Where a delta did not fit none is asked for."""
         known = (self.held,) if self.held and not self._wants_whole else ()
-        wait = POLL_WAIT if known else 0.0
+        wait = POLL_WAIT if known and not self.trouble else 0.0
         return Poll(cluster=self.cluster, network=self.network, known=known, wait=wait, deltas=bool(known), gzip=True)
 
     def _well(self) -> Next:

@@ -1,12 +1,13 @@
 """Inside: manifests as text -> documents as trees of values, each with its line; or the problem of a document that is none.
 
 YAML of Kubernetes: several documents in a file, anchors, JSON as a part of it. No scalar is guessed at, for each stays the text
-that was written (YAML 1.1 takes `no` for False). Bounded in depth and in values, and what an alias stands for is shared and
-never copied, so that nine lines of aliases cost nine lines. It must never know what a document is about.
+that was written (YAML 1.1 takes `no` for False). Bounded in depth and in values. What an alias stands for is shared and never
+copied, but counts as often as it is named, for who reads a document goes through it as often. It must never know what a
+document is about.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -34,7 +35,10 @@ class BadDocument(ValueError):
         self.reason = reason
 
 
-@attrs.frozen(eq=False)
+_NO_FIELDS: Mapping[str, "Value"] = {}
+
+
+@attrs.define(eq=False)
 class Value:
     """One value of a document. `kind` is text, nothing (null), list or map, or TWICE: a map has two values for this key, and
     who asks for it must not guess; `plain`: a text without quotes."""
@@ -43,8 +47,8 @@ class Value:
     line: int  # in the document, from 1
     text: str = ""
     plain: bool = False
-    items: list["Value"] = attrs.field(factory=list)
-    fields: dict[str, "Value"] = attrs.field(factory=dict)
+    items: Sequence["Value"] = ()
+    fields: Mapping[str, "Value"] = _NO_FIELDS
 
 
 @attrs.frozen
@@ -110,38 +114,51 @@ class _Composer:
 
     def __init__(self) -> None:
         self._anchors: dict[str, Value] = {}
-        self._open: list[tuple[Value, list[Value]]] = []  # maps gather keys and values in turn
-        self._count = 0
+        self._weights: dict[int, int] = {}  # how many values stand in those with an anchor, by id
+        # Maps gather keys and values in turn. Beside them how many values there were before, None without an anchor.
+        self._open: list[tuple[Value, list[Value], int | None]] = []
+        self._count = 0  # of values, aliases unfolded
         self._documents = 0
 
     def compose(self, events: Any) -> Value:
         root = Value("nothing", 1)
         for event in events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                self._documents += 1
-                if self._documents > 1:
-                    raise BadDocument(_line(event), 'a second document begins here; part them with "---"')
-            if (found := self._take(event, _line(event))) is not None:
+            if (found := self._take(event)) is not None:
                 root = found
         return root
 
-    def _take(self, event: Any, line: int) -> Value | None:
+    def _take(self, event: Any) -> Value | None:
         """What an event completes, if that stands in nothing else."""
-        if isinstance(event, yaml.CollectionEndEvent):
-            return self._close()
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self._anchors:
-                raise BadDocument(line, f"the alias {quote(f'*{event.anchor}')} stands for nothing")
-            return self._put(self._anchors[event.anchor])
-        if isinstance(event, yaml.ScalarEvent):
+        if isinstance(event, yaml.ScalarEvent):  # most are
             plain = not event.style
             kind = "nothing" if plain and event.value in _NULLS else "text"
-            return self._put(self._anchored(event, Value(kind, line, event.value, plain)))
+            return self._put(self._anchored(event, Value(kind, _line(event), event.value, plain)))
+        if isinstance(event, yaml.CollectionEndEvent):
+            return self._close()
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-            self._bound(line)
+            self._bound(_line(event))
             kind = "map" if isinstance(event, yaml.MappingStartEvent) else "list"
-            self._open.append((self._anchored(event, Value(kind, line)), []))
+            begun = None if event.anchor is None else self._count
+            self._open.append((self._anchored(event, Value(kind, _line(event))), [], begun))
+        elif isinstance(event, yaml.AliasEvent):
+            return self._put_again(event)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise BadDocument(_line(event), 'a second document begins here; part them with "---"')
         return None
+
+    def _put_again(self, event: Any) -> Value | None:
+        """What an alias stands for. All that stands in it counts, too."""
+        line, anchor = _line(event), event.anchor
+        meant = self._anchors.get(anchor)
+        if meant is None:
+            raise BadDocument(line, f"the alias {quote(f'*{anchor}')} stands for nothing")
+        if meant.kind in ("list", "map"):
+            if id(meant) not in self._weights:
+                raise BadDocument(line, f"the alias {quote(f'*{anchor}')} stands for a value that it is a part of")
+            self._count += self._weights[id(meant)]
+        return self._put(meant)
 
     def _anchored(self, event: Any, value: Value) -> Value:
         if event.anchor is not None:
@@ -155,35 +172,41 @@ class _Composer:
     def _put(self, value: Value) -> Value | None:
         self._count += 1
         if self._count > MANIFEST_VALUES:
-            raise BadDocument(value.line, f"there are more than {MANIFEST_VALUES:,} values; split the document")
+            raise BadDocument(
+                value.line, f"there are more than {MANIFEST_VALUES:,} values, aliases unfolded; split the document"
+            )
         if not self._open:
             return value
         self._open[-1][1].append(value)
         return None
 
     def _close(self) -> Value | None:
-        value, gathered = self._open.pop()
+        value, gathered, begun = self._open.pop()
+        if begun is not None:
+            self._weights[id(value)] = self._count - begun
         if value.kind == "list":
-            value.items.extend(gathered)
+            value.items = gathered
         else:
-            _fill(value, gathered)
+            value.fields = _filled(gathered)
         return self._put(value)
 
 
-def _fill(value: Value, gathered: list[Value]) -> None:
-    """Keys and values into a map; what is merged (`<<`) stands behind what the map says itself."""
+def _filled(gathered: list[Value]) -> dict[str, Value]:
+    """The map of keys and values; what is merged (`<<`) stands behind what the map says itself."""
+    fields: dict[str, Value] = {}
     merged: list[Value] = []
     for key, inner in zip(gathered[::2], gathered[1::2], strict=True):
         if key.kind != "text" and not (key.kind == "nothing" and key.text):
             raise BadDocument(key.line, "a key must be a word")
         if key.text == _MERGE and key.plain:
             merged += inner.items if inner.kind == "list" else [inner]
-        elif key.text in value.fields:
-            value.fields[key.text] = Value(TWICE, key.line)
+        elif key.text in fields:
+            fields[key.text] = Value(TWICE, key.line)
         else:
-            value.fields[key.text] = inner
+            fields[key.text] = inner
     for other in merged:
         if other.kind != "map":
             raise BadDocument(other.line, '"<<" takes a map, or a list of maps')
         for name, inner in other.fields.items():
-            value.fields.setdefault(name, inner)
+            fields.setdefault(name, inner)
+    return fields

@@ -1,5 +1,7 @@
 """Tables come into force in steps, and small deltas at once; what results is what a table alone makes (D28, X8)."""
 
+import gc
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshdns import names, table
 from meshdns.agent.adoption import Adoption
-from meshdns.agent.authority import Authority
+from meshdns.agent.authority import Authority, let_go
 from meshdns.defaults import AUTHORITY_STEP
 from meshdns.table import Loader, Table
 
@@ -76,30 +78,44 @@ class FollowTests(SynchronousTestCase):
         self.assertEqual(before, indexes(authority))
 
 
+class LetGoTests(SynchronousTestCase):
+    def test_some_at_a_time(self) -> None:
+        """X8: what a table was made of is freed in steps, and all of it."""
+
+        def alive() -> int:
+            return sum(type(each) is table.Entry for each in gc.get_objects())
+
+        gc.collect()
+        before = alive()
+        parts = Authority(many(AUTHORITY_STEP * 3), *PLACE).parts()
+        counts = [alive(), *(alive() for _ in let_go(parts)), alive()]
+        self.assertEqual((before + AUTHORITY_STEP * 3, before), (counts[0], counts[-1]))
+        self.assertLessEqual(max(one - two for one, two in itertools.pairwise(counts)), AUTHORITY_STEP)
+
+
 class AdoptionTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.authority = Authority(None, *PLACE)
         self.adopted: list[str] = []
+        self.settled: list[str] = []
         self.breaths = 0
-        self.adoption = Adoption(self.steps, self.note, self.clock)
+        self.adoption = Adoption(self.steps, self.settle, self.clock)
         self.addCleanup(lambda: self.assertEqual([], self.clock.getDelayedCalls()))
 
     def steps(self, wanted: Table) -> Iterator[None]:
-        if self.authority.follow(wanted):
-            return
-        steps = Authority.in_steps(wanted, *PLACE)
-        try:
-            while True:
-                yield next(steps)
-                self.breaths += 1
-        except StopIteration as done:
-            self.authority = done.value
+        if not self.authority.follow(wanted):
+            steps = Authority.in_steps(wanted, *PLACE)
+            try:
+                while True:
+                    yield next(steps)
+                    self.breaths += 1
+            except StopIteration as done:
+                self.authority = done.value
+        self.adopted.append(wanted.generation)
 
-    def note(self) -> None:
-        held = self.authority.table
-        assert held is not None
-        self.adopted.append(held.generation)
+    def settle(self) -> None:
+        self.settled.append(self.adopted[-1])
 
     def turns(self) -> int:
         """Until nothing is left to do; how often others had their turn."""
@@ -108,11 +124,12 @@ class AdoptionTests(SynchronousTestCase):
         return self.breaths - before
 
     def test_small(self) -> None:
-        """D28: a small table, and a delta of it, are in force at once."""
+        """D28: a small table, and a delta of it, are in force at once; only the table is said to have settled."""
         old, new = many(5), many(7)
         self.adoption.take(old)
         self.adoption.take(by_delta(old, new))
         self.assertEqual([old.generation, new.generation], self.adopted)
+        self.assertEqual([old.generation], self.settled)
 
     def test_large(self) -> None:
         """X8: a large table lets others have their turn, and the old one stands up to the last step."""
@@ -146,6 +163,7 @@ class AdoptionTests(SynchronousTestCase):
         self.turns()
         self.assertEqual(last, self.authority.table)
         self.assertEqual([large.generation, last.generation], self.adopted)
+        self.assertEqual(self.adopted, self.settled)
 
     def test_finish(self) -> None:
         """X11: at the start all is taken at once."""
