@@ -15,7 +15,7 @@ from meshdns import names, wire
 from meshdns.agent.front import Front
 from meshdns.agent.packed import PackedAnswers
 from meshdns.agent.resolver import Answered
-from meshdns.defaults import DRAIN, DRAIN_READS
+from meshdns.defaults import DRAIN
 
 _log = Logger()
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -41,7 +41,7 @@ def tell_query(packet: bytes, source: str, transport: str, seconds: float, answe
 class UdpDoor(Protocol):
     """A UDP socket that is open."""
 
-    def read(self) -> int: ...
+    def drain(self) -> None: ...
     def stopReading(self) -> None: ...
     def stopListening(self) -> Deferred[None] | None: ...
 
@@ -126,9 +126,7 @@ class Doors:
     async def close(self) -> None:
         """Answer what has been asked, but not longer than DRAIN; then close every socket."""
         for datagrams, streams in self._open.values():
-            for _ in range(DRAIN_READS):  # what waits in the socket was asked before the end
-                if not datagrams.read():
-                    break
+            datagrams.drain()  # what waits in the socket was asked before the end
             datagrams.stopReading()
             streams.stopReading()
         idle: Deferred[None] = Deferred()

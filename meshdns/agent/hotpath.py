@@ -20,7 +20,7 @@ from meshdns.agent.ledger import SAMPLE
 from meshdns.agent.packed import PackedAnswers
 from meshdns.agent.resolver import Answered
 from meshdns.agent.slots import HOST, NAME, PACKET, SLOT, Datagrams, Origin
-from meshdns.defaults import UDP_BACKLOG, UDP_DATAGRAM
+from meshdns.defaults import DRAIN_READS, UDP_BACKLOG, UDP_DATAGRAM
 
 
 class Access(Protocol):
@@ -36,9 +36,9 @@ class Access(Protocol):
 class Linger(Protocol):
     """The short way round the reactor."""
 
-    def add(self, descriptor: int, read: Callable[[], object], /) -> None: ...
+    def add(self, descriptor: int, read: Callable[[], None], /) -> None: ...
     def remove(self, descriptor: int, /) -> None: ...
-    def read(self, read: Callable[[], object], /) -> None: ...
+    def read(self, read: Callable[[], None], /) -> None: ...
 
 
 class TakeShort(Protocol):
@@ -126,6 +126,11 @@ class UdpPort(udp.Port):
         super().startListening()
         self._datagrams = self._open(self.socket)
 
+    def drain(self) -> None:
+        """Answer all that waits in the socket."""
+        for _ in range(DRAIN_READS):
+            self.read()
+
     # from the protocol
 
     def send(self, outbox: Sequence[tuple[bytes, Origin]]) -> int:
@@ -145,15 +150,15 @@ class UdpPort(udp.Port):
     def doRead(self) -> None:
         self._linger.read(self.read)
 
-    def read(self) -> int:
-        """Answer one batch; how many packets were in it."""
+    def read(self) -> None:
+        """Answer one batch."""
         self._batch.begin()
         try:
-            return self._answer_batch()
+            self._answer_batch()
         finally:
             self._batch.end()
 
-    def _answer_batch(self) -> int:
+    def _answer_batch(self) -> None:
         datagrams, access, known = self._datagrams, self._access, self._known
         octets, received, leaving = datagrams.octets, datagrams.received, datagrams.leaving
         now = self._clock()
@@ -187,7 +192,6 @@ class UdpPort(udp.Port):
         if self._untimed >= SAMPLE:
             self._ledger.sampled(self._clock() - now, found, self._untimed)
             self._untimed = 0
-        return count
 
     def _take(self, number: int, may_ask: bool, now: float) -> None:
         """The way of a datagram that has no packed answer, or comes from somebody who is not known to be allowed."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from select import EPOLLIN, epoll
 from typing import Any
 
-Read = Callable[[], object]  # reads once what there is, and never raises
+Read = Callable[[], None]  # reads once what there is, and never raises
 _EVENTS = 4  # looked for at once: two doors, and upstreams
 
 
@@ -40,8 +40,11 @@ class Linger:
             if wait is not None and wait <= 0:
                 return
             events = poll(wait, _EVENTS)
-            if not events or not all(event in reads for event in events):
-                return  # the reactor finds them again: it looks at what is ready, not at what has become so
+            if not events:
+                return
+            for event in events:
+                if event not in reads:
+                    return  # the reactor finds them all again: it looks at what is ready, not at what has become so
             for event in events:
                 if event in reads:  # else it was closed by what another one brought
                     reads[event]()
