@@ -61,14 +61,17 @@ class Poller:
     def __init__(
         self, subscription: Subscription, tls: ClientTls, token: Callable[[], str], addresses: Addresses,
         adopt: Callable[[Table], None], reactor: Any, chance: Callable[[], float], first: Table | None = None,
+        name: str | None = None,
     ) -> None:  # fmt: skip
-        """`token` gives the bearer token as it is now, "" for none; `first` is the table of a snapshot, adopted already."""
+        """`token` gives the bearer token as it is now, "" for none; `first` is the table of a snapshot, adopted already;
+        `name` is in the certificates of the control planes, if the hosts of their URLs are not."""
         self.updates = 0
         self.failures = 0
         self.last_change: float | None = None
         self.confirmed: float | None = None
         self.subscription = subscription
         self._tls = tls
+        self._name = name
         self._token = token
         self._addresses = addresses
         self._adopt = adopt
@@ -219,7 +222,9 @@ class Poller:
             raise OSError(f"nobody knows an address of {host}")
         for number, address in enumerate(found, 1):
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-            under_tls = wrapClientTLS(self._tls.creator(host), kind(self._reactor, address, port, timeout=POLL_CONNECT))
+            under_tls = wrapClientTLS(
+                self._tls.creator(self._name or host), kind(self._reactor, address, port, timeout=POLL_CONNECT)
+            )
             self._address = address
             try:
                 return await under_tls.connect(factory)

@@ -289,7 +289,7 @@ class AgentService(Service):
         addresses = Addresses(self._ask_addresses, self._reactor, memory)
         subscription = Subscription(said.urls, where.cluster, where.network)
         token = partial(_token, said.token_file)
-        return Poller(subscription, tls, token, addresses, self._keep, self._reactor, _chance, first)
+        return Poller(subscription, tls, token, addresses, self._keep, self._reactor, _chance, first, said.name)
 
     def _keep(self, table: Table) -> None:
         """A table of a control plane is answered from, and kept."""

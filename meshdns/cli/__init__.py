@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "status": ("meshdns.cli.status", "show the agent's health", ("config", "json")),
     "pin": ("meshdns.cli.pin", "print the pins of certificates", ("json",)),
     "token": ("meshdns.cli.token", "add, list and remove tokens that agents poll with", ("json",)),
+    "bundle": ("meshdns.cli.bundle", "make and install what one VM needs to join the mesh, in one file", ()),
     "demo": ("meshdns.cli.demo", "run a control plane and an agent on a sample mesh", ()),
 }
 
