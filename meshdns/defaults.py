@@ -76,6 +76,9 @@ USER = "meshdns"  # whom the agent runs as
 # host/services.py
 SERVICE_WAIT = 120.0  # seconds for a service to be started: systemd itself gives up after 90
 
+# net/supervisor.py
+SUPERVISOR_SOCKETS = 200  # handed over in one message: the kernel takes 253
+
 # control/config.py, control/service.py
 CONTROL_CONFIG_FILE = "/etc/meshdns/control.yaml"
 CONTROL_LISTEN = (("0.0.0.0", 15012),)  # agents are on other machines; 15012 is Istio's habit for its agents

@@ -40,6 +40,7 @@ _log = Logger()
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 Address = tuple[Any, ...]
 Send = Callable[[bytes], object]
+TakePassed = Callable[[int, str, int], "socket.socket | None"]
 
 
 class Answer(Protocol):
@@ -57,6 +58,10 @@ class TakeShort(Protocol):
 def take_none(packet: bytes, address: Address, door: "UdpProtocol", now: float) -> bool:
     """No short way."""
     return False
+
+
+def pass_none(kind: int, host: str, port: int) -> None:
+    """No socket of a process before this one."""
 
 
 class Access(Protocol):
@@ -152,6 +157,22 @@ class Front:
         return True
 
 
+class Passed(socket.socket):
+    """A socket that a process before this one has listened on: it has its address already."""
+
+    def bind(self, address: Address) -> None:  # type: ignore[override]
+        pass
+
+
+def _passed(take: TakePassed, kind: int, host: str, port: int) -> socket.socket | None:
+    found = take(kind, host, port)
+    if found is None:
+        return None
+    ours = Passed(fileno=found.detach())
+    ours.setblocking(False)
+    return ours
+
+
 def _own_socket(stock: socket.socket) -> socket.socket:
     """An IPv6 door takes IPv6 alone: its IPv4 neighbour on the same port is a door of its own."""
     if stock.family == socket.AF_INET6:
@@ -232,9 +253,10 @@ class UdpPort(udp.Port):
         self._batch = batch
         self._front = front
         self.take = take
+        self.passed: socket.socket | None = None
 
     def createInternetSocket(self) -> socket.socket:
-        stock = _own_socket(super().createInternetSocket())
+        stock = self.passed or _own_socket(super().createInternetSocket())
         stock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BACKLOG)
         return stock
 
@@ -394,9 +416,11 @@ class TcpPort(tcp.Port):
     """A listening TCP socket."""
 
     factory: TcpFactory
+    passed: socket.socket | None = None
+    _shouldShutdown = False  # what a supervisor holds must go on listening when we close ours
 
     def createInternetSocket(self) -> socket.socket:
-        return _own_socket(super().createInternetSocket())
+        return self.passed or _own_socket(super().createInternetSocket())
 
 
 class Doors:
@@ -412,14 +436,17 @@ class Doors:
         clock: Callable[[], float],
         batch: Batch | None = None,
         take_short: TakeShort = take_none,
+        take_passed: TakePassed = pass_none,
     ) -> None:
-        """`clock` is monotonic, in seconds; `batch` is shared with the upstream side."""
+        """`clock` is monotonic, in seconds; `batch` is shared with the upstream side; `take_passed` gives the socket of the
+        process before this one, by kind, host and port, where there is one."""
         self._front = Front(answer, access, ledger, clock)
         self._packed, self._access, self._ledger = packed, access, ledger
         self._reactor = reactor
         self._clock = clock
         self._batch = batch or Batch()
         self._take_short = take_short
+        self._take_passed = take_passed
         self._open: dict[Address, tuple[UdpPort, TcpPort]] = {}
 
     def listen(self, addresses: Iterable[Address]) -> None:
@@ -452,6 +479,11 @@ class Doors:
         for address in self._open.keys() - wanted:
             self._shut(address)
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Those that are listened on."""
+        return [port.socket for both in self._open.values() for port in both]
+
     def tell_queries(self, wanted: bool) -> None:
         """Whether to log each query; no answer is kept packed then, nor is there a short way: those pass without a word."""
         self._front.tells = wanted
@@ -467,6 +499,8 @@ class Doors:
             take_none if self._front.tells else self._take_short,
         )  # fmt: skip
         streams = TcpPort(port, TcpFactory(self._front, self._reactor), TCP_BACKLOG, host, self._reactor)
+        datagrams.passed = _passed(self._take_passed, socket.SOCK_DGRAM, host, port)
+        streams.passed = _passed(self._take_passed, socket.SOCK_STREAM, host, port)
         datagrams.startListening()
         try:
             streams.startListening()

@@ -43,6 +43,7 @@ from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
 from meshdns.agent.watch import Watch
 from meshdns.host import resolvconf
+from meshdns.net.supervisor import Supervisor
 from meshdns.net.tls import ClientTls, TrustProblem
 from meshdns.settings import Invalid
 from meshdns.table import Table
@@ -115,9 +116,11 @@ class AgentService(Service):
         self._ledger = Ledger(self._resolver.packed)
         self._access = Access(config.allow, clock)
         short = ShortWay(self._resolver, self._routes.ask_alone, clock)
+        self._supervisor = Supervisor(reactor)
         self._doors = Doors(
-            self._resolver.answer, self._resolver.packed, self._access, self._ledger, reactor, clock, batch, short.take
-        )
+            self._resolver.answer, self._resolver.packed, self._access, self._ledger, reactor, clock, batch, short.take,
+            self._supervisor.take,
+        )  # fmt: skip
         self._doors.tell_queries(config.log.queries)
         self._open_manifests = open_manifests
         self._adoption = Adoption(self._resolver.adopt_in_steps, gc.freeze, reactor)  # a table is no garbage
@@ -148,12 +151,14 @@ class AgentService(Service):
         self._adoption.finish()  # what was read from disk is there at the first packet
         self._say("answers on {listen}, asks {servers}")
         self._watch_on()
+        self._supervisor.ready(f"answers on {', '.join(map(str, self._config.listen))}")
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._supervisor.stopping()
         self._watch.stop()
         self._table.stop()
         self._adoption.stop()
@@ -163,11 +168,17 @@ class AgentService(Service):
         for upstream in self._routes.groups:
             await upstream.stop()
         await self._status.close()
+        self._supervisor.stop()
 
     # from SIGHUP
 
     def reload(self) -> None:
         """Read the configuration again and take it on whole, or keep the one in force and say why."""
+        self._supervisor.reloading()
+        self._reload()
+        self._supervisor.ready(f"answers on {', '.join(map(str, self._config.listen))}")
+
+    def _reload(self) -> None:
         try:
             config = load(self._path)
         except Invalid as invalid:
@@ -255,6 +266,7 @@ class AgentService(Service):
     def _listen(self, config: AgentConfig) -> None:
         self._doors.listen((each.host, each.port) for each in config.listen)
         self._status.listen((config.status.host, config.status.port) if config.status else None)
+        self._supervisor.hold(self._doors.sockets)
 
     def _facts(self, config: AgentConfig) -> Facts:
         return Facts(

@@ -29,6 +29,7 @@ from meshdns.control.status import Facts, StatusPage
 from meshdns.control.tokensfile import TokensFile
 from meshdns.control.vips import Ranges
 from meshdns.net.site import Site
+from meshdns.net.supervisor import Supervisor
 from meshdns.net.tls import ServerTls, TrustProblem
 from meshdns.settings import Invalid
 
@@ -130,6 +131,7 @@ class ControlService(Service):
         )
         self._site = Site(self._polls, reactor, connections=defaults.POLL_CONNECTIONS, idle=defaults.POLL_IDLE)
         self._ports: dict[tuple[str, int], tcp.Port] = {}
+        self._supervisor = Supervisor(reactor)
         self._status = StatusPage(self._facts(), reactor)
 
     # from twistd
@@ -148,12 +150,14 @@ class ControlService(Service):
         self._tokens.tokens()
         self._world.start()
         self._say("serves {clusters} on {listen}")
+        self._supervisor.ready("serves tables")
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._supervisor.stopping()
         ports, self._ports = self._ports, {}
         for port in ports.values():
             await cast("Deferred[None]", maybeDeferred(port.stopListening))
@@ -162,11 +166,17 @@ class ControlService(Service):
             await world.stop()
         await self._site.abort()
         await self._status.close()
+        self._supervisor.stop()
 
     # from SIGHUP
 
     def reload(self) -> None:
         """Read the configuration again and take it on whole, or keep the one in force and say why."""
+        self._supervisor.reloading()
+        self._reload()
+        self._supervisor.ready("serves tables")
+
+    def _reload(self) -> None:
         opened = None
         try:
             config = load(self._path)
