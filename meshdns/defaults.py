@@ -128,13 +128,37 @@ RESOLV_SEARCH = 32  # search domains taken of one file, as many as Kubernetes al
 RESOLV_STUBS = ("127.0.0.53", "127.0.0.54")  # where systemd-resolved listens; what it asks stands elsewhere
 RESOLV_FALLBACKS = (
     "/run/systemd/resolve/resolv.conf",  # the servers behind systemd-resolved's stub
-    "/var/lib/meshdns/resolv.conf",  # what /etc/resolv.conf was before `meshdns intercept` pointed it at the agent
+    "/var/lib/meshdns/resolv.conf",  # INTERCEPT_KEPT: what /etc/resolv.conf was before `meshdns intercept` pointed it at the agent
 )
 
 # agent/watch.py
 RESOLV_POLL = 1.0  # seconds; a look is one stat for each file
 RESOLV_SETTLE = 0.2  # a file that changed is taken when it has not changed again for so long: it may be half written
 RESOLV_DOUBT = 5.0  # one that names no server any more is not believed for so long: it may be about to be filled
+
+# host/nftables.py, host/iptables.py, host/netfilter.py
+INTERCEPT_TABLE = "meshdns"  # of nftables: ours alone
+INTERCEPT_CHAIN = "MESHDNS"  # in iptables' tables raw and nat
+INTERCEPT_ZONE = 15053  # of conntrack, for redirected flows: nobody else's; the number is that of the agent's port
+INTERCEPT_ALIVE = 1.8  # seconds after the agent's last answer that the redirect holds: old servers are back within two
+INTERCEPT_ALIVE_SECONDS = 2  # the same for iptables, which counts whole seconds only
+INTERCEPT_COMMAND = 10.0  # for nft or iptables to end: both wait for others who change rules
+INTERCEPT_USER = "meshdns"  # whose process the agent is, if nothing else is said: the user that its package makes
+
+# host/resolvfile.py
+INTERCEPT_KEPT = (
+    "/var/lib/meshdns/resolv.conf"  # what /etc/resolv.conf was; one of RESOLV_FALLBACKS, so the agent asks it
+)
+INTERCEPT_RESOLV_CONF_TIMEOUT = 1  # seconds that a client waits for a stopped agent: the least that resolv.conf can say
+
+# cli/intercept.py, cli/proof.py
+HOLD_TURN = 1.0  # seconds between two looks whether resolv.conf or the configuration has changed
+HOLD_LOOK = 5.0  # and between two looks whether the rules are still there: others flush the whole ruleset
+PROOF_WAIT = 1.0  # seconds for one answer that `verify` asks for
+PROOF_PATIENCE = 2.0  # seconds in which a redirect just put up must have seen a sign of the agent: a few HEARTBEATs
+
+# agent/heartbeat.py
+HEARTBEAT = 0.5  # seconds from one query of the agent to itself to the next: INTERCEPT_ALIVE outlives three lost ones
 
 # agent/special.py
 SPECIAL_TTL = 10_800  # of special-use names, which never change; what unbound gives its own

@@ -188,7 +188,7 @@ def forbidden_own(module: Module, target: Module) -> str | None:
         if module.word == "Vocabulary" and target.rank >= module.rank:
             return "vocabulary imports only what stands before it in the order"
         return None
-    if module.word == "Vocabulary" or module.room == "host":
+    if module.word == "Vocabulary" or (module.room == "host" and target.room != "host"):
         return "it may import vocabulary only"
     if target.room == "net" and module.word == "Outside" and module.room in ("agent", "control"):
         return None

@@ -24,6 +24,7 @@ from meshdns import messages, names, wire
 from meshdns.agent.batch import Batch
 from meshdns.agent.ledger import SAMPLE, Ledger
 from meshdns.agent.packed import Packed, PackedAnswers
+from meshdns.agent.pulse import QUESTION as PULSE
 from meshdns.agent.resolver import Answered, Done
 from meshdns.defaults import (
     DRAIN,
@@ -93,7 +94,9 @@ class Front:
         try:
             now = self._clock()
             done = partial(self._done, transport, now, send)
-            if self.tells:
+            if packet[2:] == PULSE:
+                done = partial(self._beat, send)
+            elif self.tells:
                 done = partial(self._tell, packet, source, transport, now, done)
             answering = self._answer(packet, tcp=transport == "tcp", now=now, done=done)
         except Exception:
@@ -116,6 +119,11 @@ class Front:
 
     def _done(self, transport: str, started: float, send: Send, answered: Answered) -> None:
         self.settle(transport, started, answered)
+        send(answered.message)
+
+    def _beat(self, send: Send, answered: Answered) -> None:
+        """We asked ourselves: neither counted nor told."""
+        self.less()
         send(answered.message)
 
     def settle(self, transport: str, started: float, answered: Answered) -> None:

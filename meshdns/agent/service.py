@@ -25,6 +25,7 @@ from meshdns.agent.cache import Cache
 from meshdns.agent.config import AgentConfig, load
 from meshdns.agent.doors import Doors
 from meshdns.agent.facts import TableSource
+from meshdns.agent.heartbeat import Heartbeat
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.lifetimes import Limits
 from meshdns.agent.lookups import Lookups
@@ -122,6 +123,7 @@ class AgentService(Service):
             self._supervisor.take,
         )  # fmt: skip
         self._doors.tell_queries(config.log.queries)
+        self._heartbeat = Heartbeat(reactor)
         self._open_manifests = open_manifests
         self._adoption = Adoption(self._resolver.adopt_in_steps, gc.freeze, reactor)  # a table is no garbage
         self._snapshot: Snapshot | None = None
@@ -151,6 +153,7 @@ class AgentService(Service):
         self._adoption.finish()  # what was read from disk is there at the first packet
         self._say("answers on {listen}, asks {servers}")
         self._watch_on()
+        self._beat()
         self._supervisor.ready(f"answers on {', '.join(map(str, self._config.listen))}")
 
     def stopService(self) -> Deferred[None]:
@@ -159,6 +162,7 @@ class AgentService(Service):
 
     async def _stop(self) -> None:
         self._supervisor.stopping()
+        self._heartbeat.stop()
         self._watch.stop()
         self._table.stop()
         self._adoption.stop()
@@ -214,6 +218,7 @@ class AgentService(Service):
         self._watch = self._watch_resolv_conf(config)
         self._say("has read {path} again: answers on {listen}, asks {servers}")
         self._watch_on()
+        self._beat()
 
     # from the watch
 
@@ -252,6 +257,9 @@ class AgentService(Service):
     def _watch_on(self) -> None:
         if not self._config.upstream.servers:
             self._watch.start()
+
+    def _beat(self) -> None:
+        self._heartbeat.start((each.host, each.port) for each in self._config.listen)
 
     def _ask(self, ask: Ask, done: Callable[[Result, float], None]) -> None:
         special = self._special.reply(ask)  # where a walk of the search list comes to such a name

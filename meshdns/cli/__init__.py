@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "explain": ("meshdns.cli.explain", "show step by step how the agent decides on a name", ("config", "json")),
     "table": ("meshdns.cli.table", "show the agent's current name table", ("config", "json")),
     "status": ("meshdns.cli.status", "show the agent's health", ("config", "json")),
+    "intercept": ("meshdns.cli.intercept", "redirect this machine's DNS queries to the agent", ("config", "json")),
     "pin": ("meshdns.cli.pin", "print the pins of certificates", ("json",)),
     "token": ("meshdns.cli.token", "add, list and remove tokens that agents poll with", ("json",)),
     "bundle": ("meshdns.cli.bundle", "make and install what one VM needs to join the mesh, in one file", ()),
@@ -60,7 +61,7 @@ def _run(words: list[str]) -> int:
         epilog=f'"meshdns COMMAND --help" says more. {_EXITS}',
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"meshdns {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"meshdns {__version__}")
     _add_commands(parser, chosen)
     if chosen is not None and chosen == words[0] and chosen not in COMMANDS:
         parser.error(_no_such(chosen))

@@ -160,7 +160,12 @@ def read(
     fallbacks: Sequence[str] = defaults.RESOLV_FALLBACKS,
 ) -> Choice:
     """`choose` among a resolv.conf and the files that stand in for it. Never raises: a missing file is a note."""
-    return choose([(each, _text(each)) for each in (path, *fallbacks)], own)
+    return choose([(each, content(each)) for each in (path, *fallbacks)], own)
+
+
+def nameservers(path: str) -> tuple[str, ...]:
+    """Those of one file, as its readers find them; none if there is no such file."""
+    return parse(content(path) or "").nameservers
 
 
 def is_doubtful(held: Choice, found: Choice) -> bool:
@@ -169,7 +174,8 @@ def is_doubtful(held: Choice, found: Choice) -> bool:
     return lost and bool(held.conf.nameservers)
 
 
-def _text(path: str) -> str | None:
+def content(path: str) -> str | None:
+    """What a file says, as far as a resolv.conf can say anything; None: it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(defaults.RESOLV_MAX_BYTES).decode("utf-8", "replace")

@@ -1,0 +1,90 @@
+"""Inside: what is redirected to the agent, and what never is. Addresses, servers and users enter; a plan leaves, which
+`nftables` and `iptables` write as rules.
+
+The plan holds nothing that depends on whether the agent lives: that is the rules' own affair, packet by packet.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+
+import attrs
+
+from meshdns.values import Endpoint
+
+
+@attrs.frozen
+class Family:
+    """One IP version: queries to `servers` (None: to anybody) go to `agent` instead."""
+
+    version: int
+    agent: Endpoint
+    servers: tuple[str, ...] | None
+
+
+@attrs.frozen
+class Plan:
+    """`uid` is the agent's, `spared` are further users whose queries go where they are sent; `notes` are sentences."""
+
+    families: tuple[Family, ...]
+    uid: int
+    spared: tuple[int, ...] = ()
+    notes: tuple[str, ...] = attrs.field(default=(), eq=False)
+
+    @property
+    def exempt(self) -> tuple[int, ...]:
+        """Every user whose queries are not redirected."""
+        return tuple(sorted({self.uid, *self.spared}))
+
+
+class NoPlan(Exception):
+    """Why nothing can be redirected to this agent: a sentence that says what to do."""
+
+
+def make(
+    listen: Sequence[Endpoint], servers: Sequence[str], *, uid: int, spared: Sequence[int] = (), every: bool = False
+) -> Plan:
+    """`listen` is where the agent answers, `servers` whom applications ask, `every` whether others are redirected too.
+
+    Raises NoPlan.
+    """
+    families: list[Family] = []
+    notes: list[str] = []
+    asked = [address for address in servers if not any(each.takes(address, 53) for each in listen)]
+    for version in (4, 6):
+        mine = tuple(sorted({_bare(address) for address in asked if _version(address) == version}))
+        agent = _target(listen, version)
+        if agent is not None:
+            families.append(Family(version, agent, None if every else mine))
+        elif mine:
+            example = "127.0.0.1:15053" if version == 4 else '"[::1]:15053"'
+            notes.append(
+                f"queries to {', '.join(mine)} are not redirected, since the agent listens on no IPv{version} address "
+                f"of its own; add {example} to listen"
+            )
+    if not families:
+        raise NoPlan(
+            "nothing can be redirected to an agent that listens on 0.0.0.0 or :: only, since its answers would leave "
+            'from another address; write listen: ["127.0.0.1:15053", "[::1]:15053"]'
+        )
+    if not every and not any(family.servers for family in families):
+        notes.append("resolv.conf names no server to redirect; this is done again when it does, if `hold` runs")
+    if uid == 0:
+        notes.append("the agent runs as root, so nothing is redirected of what root asks; give it a user of its own")
+    return Plan(tuple(families), uid, tuple(sorted(set(spared) - {uid})), tuple(notes))
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def _bare(address: str) -> str:
+    """Without its scope, which rules do not know."""
+    return address.partition("%")[0]
+
+
+def _target(listen: Sequence[Endpoint], version: int) -> Endpoint | None:
+    """Where the agent is reached by a redirect: on loopback if it can be, never by a wildcard."""
+    found = [each for each in listen if _version(each.host) == version and "%" not in each.host]
+    found = [each for each in found if not ipaddress.ip_address(each.host).is_unspecified]
+    loopback = [each for each in found if ipaddress.ip_address(each.host).is_loopback]
+    return next(iter([*loopback, *found]), None)
