@@ -1,6 +1,7 @@
 # What each target does: `make help`. Everything is kept in .venv; `make clean` takes it away again.
 
 PYTHON ?= python3
+DEB_PYTHON ?= /usr/bin/python3
 TESTS ?= tests
 CONFIG ?= examples/agent.yaml
 DEMO ?= meshdns-demo
@@ -22,7 +23,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run agent test lint bench clean python-is-fit
+.PHONY: help run agent test lint bench deb clean python-is-fit
 
 help:
 	@echo "make run    install meshdns into .venv and run a control plane and an agent on a sample mesh in $(DEMO)/"
@@ -30,6 +31,7 @@ help:
 	@echo "make test   install it with what the tests need, and run them (TESTS=tests.test_names runs some)"
 	@echo "make lint   ruff, ruff format --check and mypy"
 	@echo "make bench  measure it beside unbound and dnsmasq (BENCH=relay runs one)"
+	@echo "make deb    build the Debian package, into dist/ (with Debian's own Python: DEB_PYTHON)"
 	@echo "make clean  remove .venv and all that was built"
 	@echo
 	@echo "PYTHON=/path/to/python3 chooses the Python, 3.11 or newer."
@@ -53,6 +55,10 @@ lint: .venv/.lint
 
 bench: .venv/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks $(BENCH)
+
+# Debian's own Python, whatever else comes first on PATH: the package depends on it.
+deb:
+	PYTHON='$(DEB_PYTHON)' etc/debian/package
 
 clean:
 	rm -rf .venv build dist meshdns.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*

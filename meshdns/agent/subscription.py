@@ -35,6 +35,7 @@ class Subscription:
     _turn: int = 0  # which URL
     _failures: int = 0  # polls in a row that came to nothing
     _wants_whole: bool = False  # a delta did not fit
+    _heard: bool = False  # that what we hold is right, since the start or the last failure
     _told: str = ""
 
     def first(self) -> Next:
@@ -81,14 +82,15 @@ class Subscription:
         return self.urls[self._turn % len(self.urls)]
 
     def _poll(self) -> Poll:
-        """Without a table nothing is waited for; where a delta did not fit none is asked for."""
+        """Without a table nothing is waited for, nor before a control plane has said that it is right still: so it is known at once
+        how old ours is. Where a delta did not fit none is asked for."""
         known = (self.held,) if self.held and not self._wants_whole else ()
-        wait = POLL_WAIT if known else 0.0
+        wait = POLL_WAIT if known and self._heard else 0.0
         return Poll(cluster=self.cluster, network=self.network, known=known, wait=wait, deltas=bool(known), gzip=True)
 
     def _well(self) -> Next:
         notice = f"control plane {self._url} can be used again" if self._told else ""
-        self.trouble, self._told, self._failures = "", "", 0
+        self.trouble, self._told, self._failures, self._heard = "", "", 0, True
         return Next(self._url, self._poll(), 0.0, notice)
 
     def _failed(self, why: str, chance: float, at_least: float = 0.0) -> Next:
@@ -96,7 +98,7 @@ class Subscription:
         self.trouble = f"control plane {self._url} {why}"
         kept = f"the table of generation {self.held} stays in force" if self.held else "there is no table yet"
         notice = f"{self.trouble}; {kept}" if why != self._told else ""
-        self._told = why
+        self._told, self._heard = why, False
         self._turn += 1
         self._failures += 1
         rounds, within = divmod(self._failures, len(self.urls))

@@ -179,6 +179,8 @@ def _bring_up(args: argparse.Namespace, config: AgentConfig) -> int:
     if image:
         print("The agent starts when this machine does.")
         return DONE
+    if why := services.run(service.redirect):
+        complain(f"`{' '.join(service.redirect)}` failed, so applications are not redirected: {why}")
     print("The agent runs, now and after each boot.")
     return _verify(config)
 

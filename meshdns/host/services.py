@@ -17,10 +17,12 @@ _UNITS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd
 
 @attrs.frozen
 class Service:
-    """Commands for one service: to have it started at boot, to start it or start it anew, to see how it is."""
+    """Commands for one service: to have it started at boot; to start it or start it anew; to have its redirect up, which may be
+    forbidden; to see how it is."""
 
     enable: Sequence[str]
     start: Sequence[str]
+    redirect: Sequence[str]
     look: Sequence[str]
 
 
@@ -33,11 +35,14 @@ def find(name: str, root: str = "/") -> Service | None:
             return Service(
                 ("systemctl", *offline, "--quiet", "enable", f"{name}.service"),
                 ("systemctl", "restart", f"{name}.service"),
+                ("systemctl", "start", f"{name}-intercept.service"),
                 ("journalctl", "-u", name, "-n", "20"),
             )
     script = f"/etc/init.d/{name}"
     if root == "/" and os.access(script, os.X_OK) and which("update-rc.d"):
-        return Service(("update-rc.d", name, "defaults"), (script, "restart"), ("tail", f"/var/log/{name}.log"))
+        return Service(
+            ("update-rc.d", name, "defaults"), (script, "restart"), ("true",), ("tail", f"/var/log/{name}.log")
+        )
     return None
 
 
