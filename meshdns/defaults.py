@@ -96,12 +96,15 @@ POLL_MOST = 300.0  # seconds that anybody may be parked
 PARKED_POLLS = 20_000  # at once; one process holds 10,000 agents, and two replicas may be down to one
 POLL_CONNECTIONS = 25_000  # open at once; the one idle longest makes room
 POLL_IDLE = 75.0  # a connection without a request is closed after so long; agents ask at once again
-POLL_WAKE = 50  # parked polls answered before the reactor looks at other things: some 2 ms
+POLL_WAKE = (
+    5_000  # parked polls answered before the reactor looks at other things: it would find those answered, asking anew
+)
 POLL_TOLD = 60.0  # a refusal of one cause and peer is logged once in so long
 PACKED_BODIES = 256  # bodies kept packed: of a change each view's delta and table, plain and gzipped
 
 # control/sources/files.py
-FILES_POLL = 0.25  # seconds between two looks; one costs some 5 us a file
+FILES_POLL = 0.1  # seconds between two looks; one costs some 5 us a file
+FILES_REST = 4  # and at least so many times what the look took: ten thousand files must not keep a core busy
 FILES_STEP = 200  # files looked at between two breaths: a millisecond, in which no packet is answered
 FILES_LEVELS = 32  # directories within each other
 FILES_MOST = 100_000  # files below one path; with more it is a mistake

@@ -1,4 +1,4 @@
-"""Root: an agent that is its own control plane where its configuration says `table.manifests`; and `twistd meshdns` itself.
+"""Root: an agent that is its own control plane where its configuration says `table.manifests`; and both in one process.
 
 The control plane's own code reads manifests and makes the one table that this agent needs, in its process. Options to
 objects, wiring; no logic.
@@ -17,7 +17,7 @@ from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
 from meshdns import defaults, names
 from meshdns.agent.config import AgentConfig, load
-from meshdns.agent.service import AgentService, Options, prepare
+from meshdns.agent.service import AgentService, prepare
 from meshdns.clusters import Cluster as ClusterSection
 from meshdns.control import model
 from meshdns.control.config import load as load_control
@@ -31,20 +31,7 @@ from meshdns.settings import Invalid
 from meshdns.table import Table
 from meshdns.values import parse_network
 
-__all__ = ["Options", "makeService"]
-
 _log = Logger()
-
-
-def makeService(options: Options) -> AgentService:
-    """The service for `twistd meshdns`."""
-    reactor: Any = twisted_reactor
-    prepare(reactor)
-    try:
-        return AgentService(options["config"], options["loaded"], reactor, Manifests)
-    except TrustProblem as problem:
-        sys.stderr.write(f"meshdns cannot start: {problem}\n")
-        raise SystemExit(1) from None
 
 
 def run_both(control: str, agent: str) -> str:
@@ -78,6 +65,7 @@ class Manifests:
         self.updates = 0
         self.failures = 0
         self.last_change: float | None = None
+        self._held: Table | None = None
         self._adopt = adopt
         self._reactor = reactor
         where = config.workload
@@ -137,8 +125,8 @@ class Manifests:
             hosts=view.hosts,
             generation=view.generation,
         )
-        entries = {entry.host: entry for entry in view.entries()}
-        self._adopt(Table(entries, view.zones, defaults.TABLE_TTL, view.generation))
+        self._held = view.table(self._held)
+        self._adopt(self._held)
 
 
 def _clusters(config: AgentConfig) -> dict[ClusterSection, list[str]]:

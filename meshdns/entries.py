@@ -51,15 +51,18 @@ class Port:
 
 @attrs.frozen(weakref_slot=False)
 class Entry:
-    """One host: addresses packed (4 and 16 octets, each once, in the order given), names as wire bytes."""
+    """One host: addresses packed (4 and 16 octets, each once, in the order given), names as wire bytes.
+
+    Of the forms that a value may have, it is kept in the one that takes least memory: a table has a hundred thousand of them.
+    """
 
     host: str  # lower case, no final dot; "*." may stand in front
     name: bytes  # of the host, for a wildcard of what follows "*."
     wildcard: bool
-    v4: tuple[bytes, ...]
-    v6: tuple[bytes, ...]
+    _v4: bytes  # the addresses end to end
+    _v6: bytes
     registry: str
-    shortname: str
+    _shortname: str | None  # None for the host's first label
     namespace: str
     ports: tuple[Port, ...]
     alias: bytes | None
@@ -67,6 +70,18 @@ class Entry:
     ttl: int | None  # seconds
     pods: tuple[bytes, ...]
     raw: str  # the canonical JSON where that is more than `plain` tells, mostly "": it would double a table's memory
+
+    @property
+    def v4(self) -> tuple[bytes, ...]:
+        return _apart(self._v4, 4)
+
+    @property
+    def v6(self) -> tuple[bytes, ...]:
+        return _apart(self._v6, 16)
+
+    @property
+    def shortname(self) -> str:
+        return self.host.partition(".")[0] if self._shortname is None else self._shortname
 
     @property
     def ips(self) -> list[str]:
@@ -86,6 +101,12 @@ class Entry:
             self.ttl,
             self.vip,
         )
+
+
+def _apart(octets: bytes, size: int) -> tuple[bytes, ...]:
+    if len(octets) == size:
+        return (octets,)
+    return tuple([octets[start : start + size] for start in range(0, len(octets), size)])
 
 
 # JSON in
@@ -208,7 +229,10 @@ def weighed(obj: dict[str, object], text: str | None = None) -> tuple[Entry, int
     if line != text:
         full = canonical(obj if text is None else parse(text))
         line, raw = full, "" if full == line else full
-    built = Entry(host, name, wildcard, v4, v6, registry, shortname, namespace, ports, alias, vip, ttl, pods, raw)
+    short = None if shortname and host.startswith(f"{shortname}.") and "." not in shortname else shortname
+    built = Entry(
+        host, name, wildcard, b"".join(v4), b"".join(v6), registry, short, namespace, ports, alias, vip, ttl, pods, raw
+    )
     return built, weigh(line)
 
 

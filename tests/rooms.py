@@ -27,7 +27,7 @@ VOCABULARY += [
     "bundles",
 ]
 # The only modules that wire others: they may import all but the room across the wall.
-ROOTS = ["meshdns.embedded", "meshdns.cli", "meshdns.cli.*", "meshdns.*.service", "meshdns.*.config"]
+ROOTS = ["meshdns.daemon", "meshdns.embedded", "meshdns.cli", "meshdns.cli.*", "meshdns.*.service", "meshdns.*.config"]
 WALLS = [("agent", "control"), ("control", "agent")]
 # Within a room; everybody else but a root sees of another room nothing.
 REACH = {"Vocabulary": (), "Inside": ("Inside",), "Outside": ("Inside",), "Root": ("Inside", "Outside", "Root")}

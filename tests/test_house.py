@@ -65,7 +65,7 @@ class PluginTests(SynchronousTestCase):
 
     def test_twistd_finds_it(self) -> None:
         makers = {plugin.tapname: plugin for plugin in getPlugins(IServiceMaker)}
-        self.assertEqual("meshdns.embedded", makers["meshdns"].module)
+        self.assertEqual("meshdns.daemon", makers["meshdns"].module)
 
 
 class DependencyTests(SynchronousTestCase):

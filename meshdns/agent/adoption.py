@@ -17,12 +17,13 @@ Adopt = Callable[[Table], Iterator[None]]
 class Adoption:
     """Takes tables into force."""
 
-    def __init__(self, adopt: Adopt, adopted: Callable[[], None], clock: IReactorTime) -> None:
-        """`adopt` gives the steps of a table, `adopted` is called after the last of them."""
+    def __init__(self, adopt: Adopt, settled: Callable[[], None], clock: IReactorTime) -> None:
+        """`adopt` gives the steps of a table; `settled` is called after the last of them, unless it was a delta."""
         self._adopt = adopt
-        self._adopted = adopted
+        self._settled = settled
         self._clock = clock
         self._steps: Iterator[None] | None = None
+        self._whole = False
         self._waiting: Table | None = None
         self._call: IDelayedCall | None = None
 
@@ -33,7 +34,7 @@ class Adoption:
         if self._steps is not None:
             self._waiting = _joined(self._waiting, table)
             return
-        self._steps = self._adopt(table)
+        self._begin(table)
         self._turn()
 
     # from the root
@@ -51,6 +52,9 @@ class Adoption:
 
     # Steps
 
+    def _begin(self, table: Table) -> None:
+        self._steps, self._whole = self._adopt(table), not table.base
+
     def _turn(self) -> None:
         self._call = None
         self._step()
@@ -64,10 +68,11 @@ class Adoption:
             next(self._steps)
         except StopIteration:
             self._steps = None
-            self._adopted()
+            if self._whole:
+                self._settled()
             table, self._waiting = self._waiting, None
             if table is not None:
-                self._steps = self._adopt(table)
+                self._begin(table)
 
     def _cancel(self) -> None:
         if self._call is not None:
@@ -76,7 +81,7 @@ class Adoption:
 
 
 def _joined(first: Table | None, second: Table) -> Table:
-    """A table that waits and the one that comes after it: two deltas in a row make one."""
-    if first is None or not first.base or second.base != first.generation:
+    """A table that waits and the one that comes after it: two deltas in a row make one, a delta of a whole table a whole."""
+    if first is None or second.base != first.generation:
         return second
-    return attrs.evolve(second, base=first.base, changed={*first.changed, *second.changed})
+    return attrs.evolve(second, base=first.base, changed={*first.changed, *second.changed} if first.base else ())

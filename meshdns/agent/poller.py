@@ -27,6 +27,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from meshdns import exchange
+from meshdns.agent.arriving import Arriving
 from meshdns.agent.subscription import Next, Subscription
 from meshdns.defaults import (
     POLL_BODY,
@@ -35,17 +36,12 @@ from meshdns.defaults import (
     POLL_REFUSAL,
     POLL_SILENCE,
     POLL_SLACK,
-    TABLE_FILE_BYTES,
-    TABLE_LINE,
-    TABLE_STEP,
 )
 from meshdns.exchange import Answer
 from meshdns.net.tls import ClientTls
-from meshdns.table import BadTable, Loader, Table
+from meshdns.table import BadTable, Table
 
 _log = Logger()
-_GZIP = 16 + zlib.MAX_WBITS
-_PIECE = 1 << 16  # octets unpacked at once
 
 
 class Addresses(Protocol):
@@ -172,7 +168,7 @@ class Poller:
             return self.subscription.refused(answer, _detail(await _drain(response, self._reactor)), self._chance())
         if answer.kind == "delta" and not now.poll.deltas:
             raise ValueError("it sends a delta although none was asked for")
-        body = _Body(answer, self._held if answer.kind == "delta" else None, self._reactor)
+        body = _Body(Arriving(answer, self._held if answer.kind == "delta" else None), self._reactor)
         response.deliverBody(body)
         table = await body.done
         self._take(answer, table)
@@ -265,20 +261,14 @@ class _Endpoint:
 
 
 class _Body(Receiver):
-    """A table as it streams in: unpacked, cut into lines and loaded, some at a time, while the connection waits."""
+    """A table as it streams in: loaded in turns between which packets are answered, while the connection waits."""
 
     transport: Any
 
-    def __init__(self, answer: Answer, base: Table | None, reactor: Any) -> None:
+    def __init__(self, arriving: Arriving, reactor: Any) -> None:
         self.done: Deferred[Table] = Deferred(lambda _: self._end())
+        self._arriving = arriving
         self._reactor = reactor
-        self._loader = Loader(base)
-        self._generation = answer.generation
-        self._unzip = zlib.decompressobj(_GZIP) if answer.gzip else None
-        self._packed: list[bytes] = []  # not unpacked yet
-        self._rest = b""  # of a line
-        self._lines: list[bytes] = []  # not loaded yet
-        self._octets = 0
         self._over = False  # the body has ended, as it should
         self._work: IDelayedCall | None = None
         self._silence = reactor.callLater(POLL_SILENCE, self._fail, "its body stopped in the middle")
@@ -288,7 +278,7 @@ class _Body(Receiver):
 
     def dataReceived(self, data: bytes) -> None:
         self._silence.reset(POLL_SILENCE)
-        self._packed.append(data)
+        self._arriving.add(data)
         self._turn_soon()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -300,7 +290,7 @@ class _Body(Receiver):
         else:
             self._fail("its body was cut off")
 
-    # Turns of work, between which packets are answered
+    # Turns of work
 
     def _turn_soon(self) -> None:
         if self._work is None and not self.done.called:
@@ -310,60 +300,24 @@ class _Body(Receiver):
 
     def _turn(self) -> None:
         self._work = None
-        try:
-            self._some()
-        except (BadTable, ValueError, zlib.error) as bad:
-            self._fail(str(bad))
-            return
-        if self._packed or len(self._lines) or (self._unzip and self._unzip.unconsumed_tail):
-            self._turn_soon()
-        elif self._over:
-            self._finish()
-        else:
-            self.transport.resumeProducing()
-
-    def _some(self) -> None:
-        """Load some lines; where there are none, unpack some more."""
-        if not self._lines:
-            self._unpack()
         collecting = gc.isenabled()
         gc.disable()  # nothing read here is garbage
         try:
-            for line in self._lines[:TABLE_STEP]:
-                self._loader.feed(line)
+            self._arriving.step()
+            table = self._arriving.finish() if self._over and not self._arriving.busy else None
+        except (BadTable, ValueError, zlib.error) as bad:
+            self._fail(str(bad))
+            return
         finally:
             if collecting:
                 gc.enable()
-        del self._lines[:TABLE_STEP]
-
-    def _unpack(self) -> None:
-        if self._unzip is None:
-            data = self._packed.pop(0) if self._packed else b""
+        if table is not None:
+            self._end()
+            self.done.callback(table)
+        elif self._arriving.busy:
+            self._turn_soon()
         else:
-            tail = self._unzip.unconsumed_tail
-            data = self._unzip.decompress(tail or (self._packed.pop(0) if self._packed else b""), _PIECE)
-        self._octets += len(data)
-        if self._octets > TABLE_FILE_BYTES:
-            raise ValueError(f"its body has more than {TABLE_FILE_BYTES >> 20} MiB")
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > TABLE_LINE:
-            raise ValueError(f"a line of it has more than {TABLE_LINE} octets")
-        self._lines += lines
-
-    def _finish(self) -> None:
-        try:
-            if self._unzip is not None and not self._unzip.eof:
-                raise ValueError("its body was cut off")
-            if self._rest:
-                self._loader.feed(self._rest)
-            table = self._loader.finish()
-            if self._generation and table.generation != self._generation:
-                raise ValueError(f"its table has generation {table.generation}, but its ETag says {self._generation}")
-        except (BadTable, ValueError) as bad:
-            self._fail(str(bad))
-            return
-        self._end()
-        self.done.callback(table)
+            self.transport.resumeProducing()
 
     def _fail(self, why: str) -> None:
         if self.done.called:

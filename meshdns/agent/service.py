@@ -125,7 +125,7 @@ class AgentService(Service):
         self._doors.tell_queries(config.log.queries)
         self._heartbeat = Heartbeat(reactor)
         self._open_manifests = open_manifests
-        self._adoption = Adoption(self._resolver.adopt_in_steps, gc.freeze, reactor)  # a table is no garbage
+        self._adoption = Adoption(self._resolver.adopt_in_steps, gc.freeze, reactor)  # what is in a table is no garbage
         self._snapshot: Snapshot | None = None
         self._table = self._table_source(config)
         self._watch = self._watch_resolv_conf(config)

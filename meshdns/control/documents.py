@@ -6,7 +6,7 @@ never copied, so that nine lines of aliases cost nine lines. It must never know 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -34,7 +34,10 @@ class BadDocument(ValueError):
         self.reason = reason
 
 
-@attrs.frozen(eq=False)
+_NO_FIELDS: Mapping[str, "Value"] = {}
+
+
+@attrs.define(eq=False)
 class Value:
     """One value of a document. `kind` is text, nothing (null), list or map, or TWICE: a map has two values for this key, and
     who asks for it must not guess; `plain`: a text without quotes."""
@@ -43,8 +46,8 @@ class Value:
     line: int  # in the document, from 1
     text: str = ""
     plain: bool = False
-    items: list["Value"] = attrs.field(factory=list)
-    fields: dict[str, "Value"] = attrs.field(factory=dict)
+    items: Sequence["Value"] = ()
+    fields: Mapping[str, "Value"] = _NO_FIELDS
 
 
 @attrs.frozen
@@ -117,30 +120,30 @@ class _Composer:
     def compose(self, events: Any) -> Value:
         root = Value("nothing", 1)
         for event in events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                self._documents += 1
-                if self._documents > 1:
-                    raise BadDocument(_line(event), 'a second document begins here; part them with "---"')
-            if (found := self._take(event, _line(event))) is not None:
+            if (found := self._take(event)) is not None:
                 root = found
         return root
 
-    def _take(self, event: Any, line: int) -> Value | None:
+    def _take(self, event: Any) -> Value | None:
         """What an event completes, if that stands in nothing else."""
-        if isinstance(event, yaml.CollectionEndEvent):
-            return self._close()
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self._anchors:
-                raise BadDocument(line, f"the alias {quote(f'*{event.anchor}')} stands for nothing")
-            return self._put(self._anchors[event.anchor])
-        if isinstance(event, yaml.ScalarEvent):
+        if isinstance(event, yaml.ScalarEvent):  # most are
             plain = not event.style
             kind = "nothing" if plain and event.value in _NULLS else "text"
-            return self._put(self._anchored(event, Value(kind, line, event.value, plain)))
+            return self._put(self._anchored(event, Value(kind, _line(event), event.value, plain)))
+        if isinstance(event, yaml.CollectionEndEvent):
+            return self._close()
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-            self._bound(line)
+            self._bound(_line(event))
             kind = "map" if isinstance(event, yaml.MappingStartEvent) else "list"
-            self._open.append((self._anchored(event, Value(kind, line)), []))
+            self._open.append((self._anchored(event, Value(kind, _line(event))), []))
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise BadDocument(_line(event), f"the alias {quote(f'*{event.anchor}')} stands for nothing")
+            return self._put(self._anchors[event.anchor])
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise BadDocument(_line(event), 'a second document begins here; part them with "---"')
         return None
 
     def _anchored(self, event: Any, value: Value) -> Value:
@@ -164,26 +167,28 @@ class _Composer:
     def _close(self) -> Value | None:
         value, gathered = self._open.pop()
         if value.kind == "list":
-            value.items.extend(gathered)
+            value.items = gathered
         else:
-            _fill(value, gathered)
+            value.fields = _filled(gathered)
         return self._put(value)
 
 
-def _fill(value: Value, gathered: list[Value]) -> None:
-    """Keys and values into a map; what is merged (`<<`) stands behind what the map says itself."""
+def _filled(gathered: list[Value]) -> dict[str, Value]:
+    """The map of keys and values; what is merged (`<<`) stands behind what the map says itself."""
+    fields: dict[str, Value] = {}
     merged: list[Value] = []
     for key, inner in zip(gathered[::2], gathered[1::2], strict=True):
         if key.kind != "text" and not (key.kind == "nothing" and key.text):
             raise BadDocument(key.line, "a key must be a word")
         if key.text == _MERGE and key.plain:
             merged += inner.items if inner.kind == "list" else [inner]
-        elif key.text in value.fields:
-            value.fields[key.text] = Value(TWICE, key.line)
+        elif key.text in fields:
+            fields[key.text] = Value(TWICE, key.line)
         else:
-            value.fields[key.text] = inner
+            fields[key.text] = inner
     for other in merged:
         if other.kind != "map":
             raise BadDocument(other.line, '"<<" takes a map, or a list of maps')
         for name, inner in other.fields.items():
-            value.fields.setdefault(name, inner)
+            fields.setdefault(name, inner)
+    return fields

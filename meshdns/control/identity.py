@@ -5,7 +5,7 @@ here alone. It must never know of TLS or HTTP.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -34,9 +34,9 @@ class Refusal:
 
 
 def identify(
-    uris: Sequence[str] | None, authorization: str, trust_domain: str, tokens: Sequence[Token], now: float
+    uris: Sequence[str] | None, authorization: str, trust_domain: str, tokens: Mapping[str, Token], now: float
 ) -> Identity | Refusal:
-    """`uris` are the URI SANs of the client's verified certificate, None without one; `now` is wall time."""
+    """`uris` are those of the client's verified certificate, None without one; `tokens` stand by hash; `now` is wall time."""
     if authorization:
         return _by_token(authorization, tokens, now)
     if uris is None:
@@ -45,7 +45,7 @@ def identify(
     return _by_certificate(uris, trust_domain)
 
 
-def _by_token(authorization: str, tokens: Sequence[Token], now: float) -> Identity | Refusal:
+def _by_token(authorization: str, tokens: Mapping[str, Token], now: float) -> Identity | Refusal:
     found = _BEARER.fullmatch(authorization.strip())
     if not found:
         return Refusal(

@@ -9,11 +9,10 @@ import json
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, Protocol, cast
 
 import attrs
-from OpenSSL import crypto
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.web import http, server
@@ -27,7 +26,7 @@ from meshdns.defaults import PACKED_BODIES, PARKED_POLLS, POLL_MOST, POLL_TOLD, 
 from meshdns.entries import Entry
 from meshdns.exchange import Poll
 from meshdns.metrics import Buckets
-from meshdns.net.site import Pieces, Request
+from meshdns.net.site import Channel, Pieces, Request, Whole
 from meshdns.net.tls import uris
 from meshdns.table import Table, to_istio
 from meshdns.web import JSON, LINES, Refused, pieces
@@ -35,6 +34,9 @@ from meshdns.web import JSON, LINES, Refused, pieces
 _log = Logger()
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
 _LARGE = 1 << 16  # octets of a body that goes out in pieces, as the client takes them
+
+
+Credentials = tuple[tuple[str, ...] | None, str]  # URI SANs of a verified certificate, and the Authorization header
 
 
 class Identify(Protocol):
@@ -63,6 +65,7 @@ class _Parked:
     poll: Poll
     identity: Identity
     agent: Agent
+    credentials: Credentials
     expires: IDelayedCall
 
 
@@ -89,7 +92,7 @@ class LongPoll(Resource):
         self._parked: dict[Request, _Parked] = {}
         self._waking: list[_Parked] = []
         self._call: IDelayedCall | None = None
-        self._bodies: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
+        self._bodies: OrderedDict[tuple[str, str, str], Whole] = OrderedDict()
         self._told: dict[tuple[str, str], float] = {}
 
     # from the root
@@ -138,8 +141,7 @@ class LongPoll(Resource):
             return _refuse(request, refused)
 
     def _who(self, request: Request) -> Identity:
-        authorization = request.requestHeaders.getRawHeaders("Authorization", [""])[0]
-        found = self._identify(_uris(request), authorization)
+        found = self._identify(*_credentials(request))
         if isinstance(found, Refusal):
             self._tell(request, found.status, found.cause)
             raise Refused(found.status, found.detail)
@@ -176,7 +178,7 @@ class LongPoll(Resource):
         key = f"{address.host} port {address.port}", identity.how
         known = poll.known[0] if poll.known else ""
         agent = self.agents[key] = Agent(key[0], identity, workload, known, now)
-        for other, each in list(self.agents.items())[:2]:  # those that have not polled longest
+        for other, each in list(islice(self.agents.items(), 2)):  # those that have not polled longest
             if not each.parked and now - each.since > POLL_MOST:
                 del self.agents[other]
         self.agents.move_to_end(key)
@@ -187,7 +189,8 @@ class LongPoll(Resource):
     # Parking
 
     def _park(self, request: Request, poll: Poll, identity: Identity, agent: Agent) -> None:
-        parked = _Parked(request, poll, identity, agent, self._clock.callLater(poll.wait, self._expire, request))
+        expires = self._clock.callLater(poll.wait, self._expire, request)
+        parked = _Parked(request, poll, identity, agent, _credentials(request), expires)
         self._parked[request] = parked
         agent.parked = True
         request.keep()
@@ -220,17 +223,18 @@ class LongPoll(Resource):
 
     def _look(self, parked: _Parked) -> None:
         """Whether a parked poll has news; and whether who parked it may still be here."""
-        found = self._identify(
-            _uris(parked.request), parked.request.requestHeaders.getRawHeaders("Authorization", [""])[0]
-        )
+        found = self._identify(*parked.credentials)
         view = self._find_view(parked.agent.workload)
         if isinstance(found, Refusal):
             self._unpark(parked)
             self._tell(parked.request, found.status, found.cause)
             self._end(parked.request, found.status, found.detail)
-        elif view is None or view.generation not in parked.poll.known:
+        elif view is None:
             self._unpark(parked)
             self._again(parked)
+        elif view.generation not in parked.poll.known:
+            self._unpark(parked)
+            self._send(parked.request, parked.poll, view)
             took = self._clock.seconds() - self._woken
             self._durations[bisect_left(_BOUNDS, took)] += 1
             self._seconds += took
@@ -245,7 +249,6 @@ class LongPoll(Resource):
 
     def _nothing(self, request: Request, view: View) -> None:
         self.responses["nothing"] += 1
-        request.resume()
         request.setResponseCode(304)
         request.setHeader(b"ETag", f'"{view.generation}"'.encode())
         request.finish()
@@ -255,41 +258,27 @@ class LongPoll(Resource):
         base = next(
             (each for each in poll.known if poll.deltas and not poll.istio and view.delta(each) is not None), ""
         )
-        kind = "delta" if base else "table"
-        self.responses[kind] += 1
-        request.resume()
-        request.setResponseCode(226 if base else 200)
-        if base:
-            request.setHeader(b"IM", exchange.DELTA.encode())
-        request.setHeader(b"Content-Type", (JSON if poll.istio else LINES).encode())
-        request.setHeader(b"ETag", f'{"W/" if poll.istio else ""}"{view.generation}"'.encode())
-        request.setHeader(b"Vary", b"Accept, Accept-Encoding, A-IM, Authorization")
-        if poll.gzip:
-            request.setHeader(b"Content-Encoding", b"gzip")
+        self.responses["delta" if base else "table"] += 1
         body = self._body(poll, view, base)
-        request.setHeader(b"Content-Length", b"%d" % len(body))
-        if len(body) <= _LARGE:
-            request.write(body)
-            request.finish()
-        else:
-            Pieces(request, (body[start : start + _LARGE] for start in range(0, len(body), _LARGE))).start()
+        if len(body.content) <= _LARGE:
+            request.answer(body)
+            return
+        request.resume()
+        request.begin(body)
+        Pieces(request, (body.content[start : start + _LARGE] for start in range(0, len(body.content), _LARGE))).start()
 
-    def _body(self, poll: Poll, view: View, base: str) -> bytes:
+    def _body(self, poll: Poll, view: View, base: str) -> Whole:
         """Made once for all who wait for the same; a generation stands for its content."""
         key = base, view.generation, f"{'istio' if poll.istio else 'lines'}{'+gzip' if poll.gzip else ''}"
         body = self._bodies.get(key)
         if body is None:
-            body = b"".join(_istio(view) if poll.istio else pieces(_lines(view, base)))
-            if poll.gzip:
-                body = gzip.compress(body, 6, mtime=0)
-            self._bodies[key] = body
+            body = self._bodies[key] = _packed(poll, view, base)
             while len(self._bodies) > PACKED_BODIES:
                 self._bodies.popitem(last=False)
         self._bodies.move_to_end(key)
         return body
 
     def _end(self, request: Request, status: int, detail: str) -> None:
-        request.resume()
         request.write(_refuse(request, Refused(status, detail)))
         request.finish()
 
@@ -308,13 +297,28 @@ def _read(request: Request) -> Poll:
     return exchange.read_poll(request.asked().parameters, exchange.joined(headers))
 
 
-def _uris(request: Request) -> tuple[str, ...] | None:
-    """The URI SANs of the client's certificate, which the handshake has verified."""
-    transport = cast(Any, request.channel).transport
-    certificate: crypto.X509 | None = (
-        transport.getPeerCertificate() if hasattr(transport, "getPeerCertificate") else None
-    )
-    return uris(certificate)
+def _credentials(request: Request) -> Credentials:
+    channel = cast(Channel, request.channel)
+    if channel.peer_uris is None:
+        transport: Any = channel.transport
+        shown = transport.getPeerCertificate() if hasattr(transport, "getPeerCertificate") else None
+        channel.peer_uris = (uris(shown),)
+    return channel.peer_uris[0], request.requestHeaders.getRawHeaders("Authorization", [""])[0]
+
+
+def _packed(poll: Poll, view: View, base: str) -> Whole:
+    content = b"".join(_istio(view) if poll.istio else pieces(_lines(view, base)))
+    headers = [
+        (b"Content-Type", (JSON if poll.istio else LINES).encode()),
+        (b"ETag", f'{"W/" if poll.istio else ""}"{view.generation}"'.encode()),
+        (b"Vary", b"Accept, Accept-Encoding, A-IM, Authorization"),
+    ]
+    if base:
+        headers.append((b"IM", exchange.DELTA.encode()))
+    if poll.gzip:
+        content = gzip.compress(content, 6, mtime=0)
+        headers.append((b"Content-Encoding", b"gzip"))
+    return Whole(226, b"IM Used", headers, content) if base else Whole(200, b"OK", headers, content)
 
 
 def _lines(view: View, base: str) -> Iterable[str]:

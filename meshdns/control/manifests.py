@@ -44,6 +44,7 @@ class Manifests:
         self._cluster = cluster
         self._files: dict[str, _File] = {}
         self._claims: dict[Ref, list[str]] = {}  # the files that an object stands in, sorted
+        self._doubled: set[Ref] = set()  # those that stand in several
         self._given: dict[Ref, Object] = {}
 
     # from the source and the status page
@@ -52,7 +53,7 @@ class Manifests:
     def problems(self) -> list[Problem]:
         """What is wrong now, by file and line."""
         found = [problem for file in self._files.values() for problem in file.problems]
-        found += [self._twice(ref, paths) for ref, paths in self._claims.items() if len(paths) > 1]
+        found += [self._twice(ref, self._claims[ref]) for ref in self._doubled]
         return sorted(found, key=lambda problem: (problem.file, problem.line, problem.reason))
 
     @property
@@ -137,6 +138,10 @@ class Manifests:
             else:
                 self._claims.pop(ref, None)
                 self._given.pop(ref, None)
+            if len(paths) > 1:
+                self._doubled.add(ref)
+            else:
+                self._doubled.discard(ref)
             if now is None and before is not None:
                 gone.append(ref)
             elif now is not None and now != before:

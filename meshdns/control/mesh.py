@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from meshdns.control.model import SOURCE, Cluster, Problem, Update, Workload
+from meshdns.control.model import SOURCE, Cluster, Demand, Problem, Update, Workload
 from meshdns.control.registry import Registry
 from meshdns.control.views import View, Views
 from meshdns.control.vips import Lease, Plan, Ranges, plan
@@ -60,6 +60,7 @@ class Mesh:
         self._call: IDelayedCall | None = None
         self._making = False
         self._again = False
+        self._met: Demand | None = None  # what the VIPs of now were made for
         self._problems: tuple[Problem, ...] = ()
         self._trouble = ""
 
@@ -133,17 +134,20 @@ class Mesh:
                 self._make()
 
     async def _find_vips(self) -> Mapping[str, tuple[str, ...]]:
-        wanted, claims = frozenset(self.registry.wanting()), self.registry.claims()
-        now = self._wall()
+        demand, now = self.registry.demand, self._wall()
+        if demand is self._met:
+            return self.vips
+        self._met = None
         try:
-            made = await self._leases.update(lambda held: plan(wanted, claims, held, self._ranges, now))
+            made = await self._leases.update(lambda held: plan(demand.wanted, demand.claimed, held, self._ranges, now))
         except Exception as error:
             self._fail(str(error))
-            return {host: pair for host, pair in self.vips.items() if host in wanted}
+            return {host: pair for host, pair in self.vips.items() if host in demand.wanted}
         if self._trouble:
             _log.info("the lease store can be used again")
             self._trouble = ""
         self._problems = made.problems
+        self._met = None if made.problems else demand  # what is full now may have room later
         return made.vips
 
     def _fail(self, why: str) -> None:

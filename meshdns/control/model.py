@@ -269,6 +269,14 @@ class Workload:
     service_account: str = ""
 
 
+@attrs.frozen(eq=False)
+class Demand:
+    """Hosts that want a VIP, and the addresses that users name for hosts: all that VIPs hang on but the leases."""
+
+    wanted: frozenset[str]
+    claimed: Mapping[str, frozenset[str]]  # address -> hosts
+
+
 class World(Protocol):
     """Everything there is at one moment, as `registry.Registry` has it."""
 

@@ -10,6 +10,7 @@ from meshdns.clusters import CLUSTERSET
 from meshdns.control.model import (
     Changes,
     Cluster,
+    Demand,
     Endpoint,
     EndpointSlice,
     Labels,
@@ -48,6 +49,9 @@ class Registry:
         self._selecting: dict[tuple[str, str], set[Ref]] = {}  # definitions with a selector, likewise
         self._sidecars: dict[tuple[str, str], dict[Ref, Sidecar]] = {}
         self._defined: dict[Ref, tuple[Offer, ...]] = {}  # by definition
+        self._wanting: set[str] = set()  # hosts whose addresses are to be VIPs
+        self._naming: dict[Ref, ServiceEntry] = {}  # those with addresses that users name
+        self._demand: Demand | None = None  # of these two, until they change
         self._dirty: set[Ref] = set()
         self._scopes = True  # who sees what is to be told anew
 
@@ -108,22 +112,21 @@ class Registry:
         own = [set(each.labels) for each in machines if each.service_account == workload.service_account]
         return tuple(sorted(set.intersection(*own))) if own else ()
 
-    def wanting(self) -> Iterator[str]:
-        """Hosts that want a VIP: a ServiceEntry leaves them without addresses, and no Kubernetes service has their name."""
-        for host, offers in self.offers.items():
-            if offers[0].registry != KUBERNETES and any(offer.wants_vip for offer in offers):
-                yield host
-
-    def claims(self) -> dict[str, set[str]]:
-        """Addresses that users name for hosts."""
-        found: dict[str, set[str]] = {}
-        for each in self._objects.values():
-            if isinstance(each, ServiceEntry):
-                for address in each.addresses:
-                    found.setdefault(address, set()).update(each.hosts)
-                for host, address in each.assigned:
-                    found.setdefault(address, set()).update([host] if host else each.hosts)
-        return {address: hosts for address, hosts in found.items() if "/" not in address}
+    @property
+    def demand(self) -> Demand:
+        """What the plan of VIPs is made of; the same object as long as nothing in it has changed."""
+        if self._demand is None:
+            claimed: dict[str, set[str]] = {}
+            for entry in self._naming.values():
+                for address in entry.addresses:
+                    claimed.setdefault(address, set()).update(entry.hosts)
+                for host, address in entry.assigned:
+                    claimed.setdefault(address, set()).update([host] if host else entry.hosts)
+            self._demand = Demand(
+                frozenset(self._wanting),
+                {address: frozenset(hosts) for address, hosts in claimed.items() if "/" not in address},
+            )
+        return self._demand
 
     def definitions(self, host: str) -> Iterator[tuple[Ref, str, str]]:
         """Objects that are for a host and offer nothing there: which, where it stands, and why, as a clause."""
@@ -159,10 +162,18 @@ class Registry:
             selecting.discard(ref)
             if isinstance(new, Service | ServiceEntry) and new.selector:
                 selecting.add(ref)
+            self._move_naming(ref, new)
             self._dirty.add(ref)
         else:
             self._scopes = True  # the zones may be others
             self._dirty.add(ref)
+
+    def _move_naming(self, ref: Ref, new: Object | None) -> None:
+        if self._naming.pop(ref, None) is not None:
+            self._demand = None
+        if isinstance(new, ServiceEntry) and (new.addresses or new.assigned):
+            self._naming[ref] = new
+            self._demand = None
 
     def _definitions(self) -> set[Ref]:
         return {ref for ref, each in self._objects.items() if isinstance(each, Service | ServiceEntry)}
@@ -247,14 +258,23 @@ class Registry:
         """One definition's offers for a host are these; all of a host are in the order of precedence."""
         offers = [offer for offer in self.offers.get(host, ()) if offer.ref != ref]
         offers += [offer for offer in new if offer.host == host]
+        offers.sort(key=self._precedence)
         if offers:
-            self.offers[host] = tuple(sorted(offers, key=self._precedence))
+            self.offers[host] = tuple(offers)
         else:
             self.offers.pop(host, None)
+        if _wants_vip(offers) != (host in self._wanting):
+            self._wanting ^= {host}
+            self._demand = None
 
     def _precedence(self, offer: Offer) -> tuple[bool, int, str, Ref]:
         """Kubernetes services first, then in the order of the clusters, then the older one, then by name."""
         return offer.registry != KUBERNETES, self._rank[offer.ref.cluster], offer.created, offer.ref
+
+
+def _wants_vip(offers: Sequence[Offer]) -> bool:
+    """Whether a ServiceEntry leaves a host without addresses, and no Kubernetes service has its name."""
+    return any(offer.wants_vip for offer in offers) and offers[0].registry != KUBERNETES
 
 
 def _why_nothing(entry: ServiceEntry, host: str) -> str:

@@ -1,5 +1,6 @@
 """Root: the control plane as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
+import gc
 import signal
 import sys
 import time
@@ -11,9 +12,7 @@ from twisted.internet import reactor as twisted_reactor
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import usage
 
 from meshdns import __version__, defaults, names
@@ -28,6 +27,7 @@ from meshdns.control.sources.files import Files
 from meshdns.control.status import Facts, StatusPage
 from meshdns.control.tokensfile import TokensFile
 from meshdns.control.vips import Ranges
+from meshdns.net.ports import tls_port
 from meshdns.net.site import Site
 from meshdns.net.supervisor import Supervisor
 from meshdns.net.tls import ServerTls, TrustProblem
@@ -66,6 +66,7 @@ def makeService(options: Options) -> "ControlService":
     """The service for `twistd meshdns-control`."""
     reactor: Any = twisted_reactor
     reactor.seconds = time.monotonic  # timers must not notice that the wall's clock is stepped (ticket 2424)
+    gc.set_threshold(defaults.GC_THRESHOLD)
     try:
         return ControlService(options["config"], options["loaded"], reactor)
     except (TrustProblem, StoreProblem) as problem:
@@ -126,6 +127,7 @@ class ControlService(Service):
         self._tokens = TokensFile(config.tokens)
         self._world = _World(config, reactor, self._changed)
         self._next: _World | None = None
+        self._fresh: _World | None = self._world  # the last one, until it is ready
         self._polls = LongPoll(
             self._identify, lambda workload: self._world.mesh.view(workload), self._networks, reactor
         )
@@ -195,7 +197,7 @@ class ControlService(Service):
         if opened is not None:
             if self._next is not None:
                 Deferred.fromCoroutine(self._next.stop())
-            self._next = opened  # the old one serves until every source of the new one has been read
+            self._fresh = self._next = opened  # the old one serves until every source of the new one has been read
             opened.start()
         self._say("has read {path} again: serves {clusters} on {listen}")
         self._polls.wake()  # whose token is gone must not stay parked
@@ -203,6 +205,9 @@ class ControlService(Service):
     # from the mesh
 
     def _changed(self, world: _World) -> None:
+        if world is self._fresh:
+            self._fresh = None
+            self._reactor.callLater(0, _settle)
         if world is self._next:
             old, self._world, self._next = self._world, world, None
             self._status.facts = self._facts()
@@ -223,10 +228,7 @@ class ControlService(Service):
         """Be at exactly these addresses. Raises CannotListenError with those that were open still open."""
         wanted = {(each.host, each.port) for each in config.listen}
         for address in wanted - self._ports.keys():
-            factory = cast(ServerFactory, TLSMemoryBIOFactory(self._tls, False, self._site))
-            port = tcp.Port(address[1], factory, defaults.TCP_BACKLOG, address[0], self._reactor)
-            port.startListening()
-            self._ports[address] = port
+            self._ports[address] = tls_port(address, self._tls, self._site, self._reactor)
         self._status.listen((config.status.host, config.status.port) if config.status else None)
         for address in self._ports.keys() - wanted:
             maybeDeferred(self._ports.pop(address).stopListening)
@@ -245,6 +247,13 @@ class ControlService(Service):
             clusters=", ".join(each.name for each in self._config.clusters),
             listen=", ".join(map(str, self._config.listen)),
         )
+
+
+def _settle() -> None:
+    """What is known of a mesh is no garbage, and to search it for some takes long; what was known of an older one goes."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _world_of(config: ControlConfig) -> tuple[object, ...]:

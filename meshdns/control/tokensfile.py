@@ -5,10 +5,11 @@ presents one.
 """
 
 import os
+from collections.abc import Mapping
 
 from twisted.logger import Logger
 
-from meshdns.control.tokens import Token, parse
+from meshdns.control.tokens import Token, by_hash, parse
 from meshdns.defaults import SETTINGS_MAX_BYTES
 from meshdns.settings import Invalid
 
@@ -22,10 +23,10 @@ class TokensFile:
         self.problem = ""  # why the file as it is now is of no use
         self._path = path
         self._seen: tuple[int, ...] = ()
-        self._tokens: tuple[Token, ...] = ()
+        self._tokens: Mapping[str, Token] = {}
 
-    def tokens(self) -> tuple[Token, ...]:
-        """Those in force: a look costs one stat."""
+    def tokens(self) -> Mapping[str, Token]:
+        """Those in force, by hash: a look costs one stat."""
         if self._path is not None and (stamp := _stamp(self._path)) != self._seen:
             self._seen = stamp
             self._read(self._path)
@@ -34,7 +35,7 @@ class TokensFile:
     def _read(self, path: str) -> None:
         try:
             with open(path, "rb") as opened:
-                self._tokens = parse(opened.read(SETTINGS_MAX_BYTES + 1), path)
+                self._tokens = by_hash(parse(opened.read(SETTINGS_MAX_BYTES + 1), path))
         except OSError as error:
             self.problem = f"{path} cannot be read: {error.strerror}"
         except Invalid as invalid:

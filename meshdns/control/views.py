@@ -6,31 +6,18 @@ own. A generation is kept up to date host by host. It must never know who polls,
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Protocol
 
 import attrs
 
 from meshdns.control.answer import Where, fields
-from meshdns.control.model import Changes, Cluster, Offer, Sidecar, Workload
+from meshdns.control.model import Changes, Workload, World
 from meshdns.control.offers import EVERYBODY
 from meshdns.control.visibility import Scope
 from meshdns.defaults import TABLE_TTL, VIEW_GENERATIONS
 from meshdns.entries import BadTable, Entry, total_text, weigh, weigh_head, weighed
-from meshdns.table import delta_lines, whole_lines
+from meshdns.table import Table, delta_lines, whole_lines
 
 Vips = Mapping[str, tuple[str, ...]]
-
-
-class World(Protocol):
-    """Everything there is, as `registry.Registry` has it."""
-
-    @property
-    def clusters(self) -> Mapping[str, Cluster]: ...
-    @property
-    def offers(self) -> Mapping[str, tuple[Offer, ...]]: ...
-    @property
-    def zones(self) -> tuple[str, ...]: ...
-    def sidecar(self, workload: Workload) -> Sidecar | None: ...
 
 
 @attrs.define(eq=False)
@@ -44,16 +31,19 @@ class View:
     zones: tuple[str, ...]
     own: dict[str, Entry | None] = attrs.field(factory=dict)
     hosts: int = 0
-    _total: int = 0  # of the entries, modulo 2**128
+    generation: str = attrs.field(default="", init=False)
+    _total: int = 0  # of the weights of the entries
     _past: dict[str, int] = attrs.field(factory=dict)  # generation -> how many changes had been made
     _changed: list[Mapping[str, bool]] = attrs.field(
         factory=list
     )  # the last of them: hosts, and whether each was there before
     _made: int = 0  # changes in all
 
-    @property
-    def generation(self) -> str:
-        return total_text(self._total + weigh_head(self.zones, TABLE_TTL))
+    def __attrs_post_init__(self) -> None:
+        self._weigh()
+
+    def _weigh(self) -> None:
+        self.generation = total_text(self._total + weigh_head(self.zones, TABLE_TTL))
 
     def entry(self, host: str) -> Entry | None:
         """What a host answers here."""
@@ -72,14 +62,34 @@ class View:
 
     def delta(self, base: str) -> Iterator[str] | None:
         """The lines of what changed since a generation; None where that is not known any more."""
-        if base not in self._past:
+        had = self._since(base)
+        if had is None:
             return None
-        later = self._changed[len(self._changed) - (self._made - self._past[base]) :]
-        had: dict[str, bool] = {}
-        for changed in later:
-            had = {**changed, **had}  # what was there at the base, not in between
         rows = [(host, entry) for host in sorted(had) if (entry := self.entry(host)) is not None or had[host]]
         return delta_lines(base, self.generation, self.hosts, self.zones, TABLE_TTL, rows)
+
+    def table(self, held: Table | None) -> Table:
+        """The whole table, for one who is in this process; as a delta of the one held, where its generation is known."""
+        had = self._since(held.generation) if held else None
+        if held is None or had is None:
+            return Table({entry.host: entry for entry in self.entries()}, self.zones, TABLE_TTL, self.generation)
+        entries = dict(held.entries)
+        for host in had:
+            entry = self.entry(host)
+            if entry is None:
+                entries.pop(host, None)
+            else:
+                entries[host] = entry
+        return Table(entries, self.zones, TABLE_TTL, self.generation, held.generation, had.keys())
+
+    def _since(self, base: str) -> Mapping[str, bool] | None:
+        """The hosts that changed since a generation, and whether each was there then."""
+        if base not in self._past:
+            return None
+        had: dict[str, bool] = {}
+        for changed in self._changed[len(self._changed) - (self._made - self._past[base]) :]:
+            had = {**changed, **had}  # what was there at the base, not in between
+        return had
 
     # from Views
 
@@ -87,6 +97,7 @@ class View:
         """Hosts answer otherwise now."""
         self._past.setdefault(self.generation, self._made)
         self._total += became.weight
+        self._weigh()
         self.hosts += became.count
         self._changed.append({host: had for host, (_, _, had) in became.hosts.items()})
         self._made += 1
@@ -100,6 +111,7 @@ class View:
         """It has seen all that the view below has: who comes from there knows its generations."""
         self.hosts, self._total, self._made = below.hosts, below._total, below._made
         self._past, self._changed = dict(below._past), list(below._changed)
+        self._weigh()
 
 
 @attrs.frozen

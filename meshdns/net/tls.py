@@ -74,6 +74,7 @@ def _context(method: int, certificate: str | None, key: str | None) -> SSL.Conte
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     # A session that is resumed shows no certificate, and an agent's connection lasts for hours.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # thousands of connections are idle most of the time
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     if certificate and key:
         _named(certificate, lambda: context.use_certificate_chain_file(certificate), "holds no certificate as PEM")

@@ -14,6 +14,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from meshdns import table
+from meshdns.agent import arriving
 from meshdns.agent import poller as polling
 from meshdns.agent.addresses import Addresses
 from meshdns.agent.poller import Poller
@@ -203,7 +204,7 @@ class BadTests(Case):
 
     async def test_bomb(self) -> None:
         """A body that unfolds without end is let go of."""
-        self.patch(polling, "TABLE_FILE_BYTES", 1 << 20)
+        self.patch(arriving, "TABLE_FILE_BYTES", 1 << 20)
         packed = gzip.compress(b" " * (8 << 20) + b"\n")
         said = answer("200 OK", packed, TWO.generation, Content_Type="application/jsonl", Content_Encoding="gzip")
         await self.bad(said, "has more than")

@@ -5,7 +5,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshdns.cli.demo import prepare
-from meshdns.control.tokens import find, parse
+from meshdns.control.tokens import by_hash, find, parse
 from meshdns.net.tls import ServerTls
 from tests.cli.test_check import run
 
@@ -20,7 +20,7 @@ class DemoTests(SynchronousTestCase):
         code, out, _ = run("check", str(self.folder / "control.yaml"), str(self.folder / "agent.yaml"))
         self.assertEqual((0, ""), (code, out))
         known = parse((self.folder / "tokens.yaml").read_bytes(), "f")
-        found = find(known, (self.folder / "token").read_text().strip())
+        found = find(by_hash(known), (self.folder / "token").read_text().strip())
         assert found is not None
         self.assertEqual("ns1", found.namespace)
         ServerTls(str(self.folder / "pki" / "server.pem"), str(self.folder / "pki" / "server.key"), None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from meshdns.control.tokens import find, parse
+from meshdns.control.tokens import by_hash, find, parse
 from tests.cli.test_check import run
 
 
@@ -26,15 +26,15 @@ class TokenTests(SynchronousTestCase):
         self.assertIn("once only", err)
         text = self.file.read_bytes()
         self.assertNotIn(secret.encode(), text)
-        found = find(parse(text, "f"), secret)
+        found = find(by_hash(parse(text, "f")), secret)
         assert found is not None
         self.assertEqual(("ns1", "web", None), (found.namespace, found.service_account, found.expires))
-        self.assertIsNone(find(parse(text, "f"), secret + "x"))
+        self.assertIsNone(find(by_hash(parse(text, "f")), secret + "x"))
         self.assertEqual(0o600, os.stat(self.file).st_mode & 0o777)
 
     def test_expires(self) -> None:
         secret = json.loads(self._token("add", "--namespace", "ns1", "--expires", "2h", "--json")[1])["token"]
-        found = find(parse(self.file.read_bytes(), "f"), secret)
+        found = find(by_hash(parse(self.file.read_bytes(), "f")), secret)
         assert found is not None and found.expires is not None
         self.assertTrue(abs(found.expires - time.time() - 7200) < 60, found.expires)
 

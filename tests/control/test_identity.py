@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshdns import exchange
 from meshdns.control.identity import Identity, Refusal, identify
-from meshdns.control.tokens import Token, find, hashed, parse, text
+from meshdns.control.tokens import Token, by_hash, find, hashed, parse, text
 from meshdns.defaults import POLL_MOST
 from meshdns.exchange import Poll, read_answer, read_poll
 from meshdns.settings import Invalid
@@ -19,7 +19,7 @@ class IdentityTests(SynchronousTestCase):
     """X10: the namespace comes from the identity alone."""
 
     def who(self, uris: list[str] | None = None, authorization: str = "", now: float = 1.0) -> Identity | Refusal:
-        return identify(uris, authorization, "cluster.local", [TOKEN], now)
+        return identify(uris, authorization, "cluster.local", by_hash([TOKEN]), now)
 
     def test_certificate(self) -> None:
         self.assertEqual(Identity("ns1", "default", SPIFFE), self.who([SPIFFE, "https://x.example"]))
@@ -62,7 +62,7 @@ class TokensTests(SynchronousTestCase):
         self.assertEqual((), parse(b"# nothing\n", "t"))
 
     def test_find(self) -> None:
-        self.assertEqual((TOKEN, None), (find([TOKEN], "secret"), find([TOKEN], TOKEN.hash)))
+        self.assertEqual((TOKEN, None), (find(by_hash([TOKEN]), "secret"), find(by_hash([TOKEN]), TOKEN.hash)))
 
     def test_wrong_file(self) -> None:
         for wrong, told in (

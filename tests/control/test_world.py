@@ -302,6 +302,32 @@ class VisibilityTests(SynchronousTestCase):
         self.assertEqual("ServiceEntry-hr-pay.yaml:1", told["offers"][0]["place"])
 
 
+class DemandTests(SynchronousTestCase):
+    """C5: who wants a VIP and who names addresses; the same object until one of them does otherwise."""
+
+    def test_kept(self) -> None:
+        world = World().put("east", entry("pay", "pay.example.com"), service("a")).take()
+        before = world.registry.demand
+        self.assertEqual({"pay.example.com"}, before.wanted)
+        world.put("east", service("b"), service("a", ip="10.4.0.9")).take()
+        self.assertIs(before, world.registry.demand)
+
+    def test_wants(self) -> None:
+        """A host wants one only while no Kubernetes service has its name, and an entry leaves it without addresses."""
+        host = "a.ns1.svc.cluster.local"
+        world = World().put("east", entry("z", host)).take()
+        self.assertEqual({host}, world.registry.demand.wanted)
+        self.assertEqual(set(), world.put("east", service("a")).take().registry.demand.wanted)
+        self.assertEqual({host}, world.drop("east", "Service", "a").take().registry.demand.wanted)
+        self.assertEqual(set(), world.drop("east", "ServiceEntry", "z").take().registry.demand.wanted)
+
+    def test_names(self) -> None:
+        world = World().put("east", entry("x", "x.example.com", addresses=["240.240.0.5", "10.9.0.0/16"])).take()
+        self.assertEqual({"240.240.0.5": {"x.example.com"}}, world.registry.demand.claimed)
+        world.put("east", entry("x", "x.example.com")).take()
+        self.assertEqual({}, world.registry.demand.claimed)
+
+
 class ViewTests(SynchronousTestCase):
     """X2, X3, C8: generations and deltas that agents take."""
 
@@ -400,6 +426,15 @@ class OrderTests(SynchronousTestCase):
             self.assertEqual(view.generation, now.generation)
             if delta is not None:
                 self.assertEqual(now, read(delta, base))
+            inside = view.table(base)
+            self.assertEqual((now, delta is not None), (inside, bool(inside.base)))
+            if base and inside.base:
+                changed = {
+                    host
+                    for host in base.entries.keys() | now.entries.keys()
+                    if base.entries.get(host) != now.entries.get(host)
+                }
+                self.assertLessEqual(changed, set(inside.changed))
             held[workload] = now
 
 

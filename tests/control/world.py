@@ -101,7 +101,8 @@ class World:
     def take(self, now: float = 0.0) -> "World":
         """What has changed is made known."""
         changes = self.registry.take()
-        made = plan(set(self.registry.wanting()), self.registry.claims(), self.leases, RANGES, now)
+        demand = self.registry.demand
+        made = plan(demand.wanted, demand.claimed, self.leases, RANGES, now)
         self.leases = {host: each for host, each in self.leases.items() if host not in made.forget}
         self.leases |= {each.host: each for each in made.write}
         self.vips, self.problems = dict(made.vips), made.problems

@@ -2,7 +2,7 @@
 
 from twisted.application.service import ServiceMaker
 
-agent = ServiceMaker("meshdns", "meshdns.embedded", "the mesh's DNS proxy beside a workload", "meshdns")
+agent = ServiceMaker("meshdns", "meshdns.daemon", "the mesh's DNS proxy beside a workload", "meshdns")
 control = ServiceMaker(
     "meshdns-control",
     "meshdns.control.service",

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from meshdns.control.manifests import Manifests
 from meshdns.control.model import SOURCE, Problem, Update
-from meshdns.defaults import FILES_LEVELS, FILES_MOST, FILES_POLL, FILES_STEP, MANIFEST_FILE_BYTES
+from meshdns.defaults import FILES_LEVELS, FILES_MOST, FILES_POLL, FILES_REST, FILES_STEP, MANIFEST_FILE_BYTES
 
 _log = Logger()
 _ENDS = (".yaml", ".yml", ".json")
@@ -46,6 +46,7 @@ class Files:
         self._seen: dict[str, _Seen] = {}
         self._troubles: dict[str, str] = {}  # what cannot be read now
         self._told: set[str] = set()
+        self._stirred = False  # whether a file was read or is gone, so that problems may be others
         self._life = self._watch()
         self._call: IDelayedCall | None = None
 
@@ -84,6 +85,7 @@ class Files:
     def _watch(self) -> Generator[float, None, None]:
         """All that is ever done here, as the seconds to wait in between; 0 for a breath in which others have their turn."""
         while True:
+            began = self._clock.seconds()
             found: dict[str, Stamp] = {}
             troubles: dict[str, str] = {}  # by path, whose files nobody can see now
             for path in self._paths:
@@ -91,13 +93,15 @@ class Files:
                     found[file] = stamp
                     if count % FILES_STEP == 0:
                         yield 0.0
+            took = self._clock.seconds() - began
             yield from self._compare(found, set(troubles), troubles)
-            self._troubles = troubles
-            self._tell()
+            if self._stirred or troubles != self._troubles:
+                self._troubles, self._stirred = troubles, False
+                self._tell()
             if not self.synced and not any(path in troubles for path in self._paths):
                 self.synced = True
                 self._changed(Update())
-            yield FILES_POLL
+            yield max(FILES_POLL, took * FILES_REST)
 
     def _compare(
         self, found: dict[str, Stamp], lost: set[str], troubles: dict[str, str]
@@ -105,6 +109,7 @@ class Files:
         for file in [file for file in self._seen if file not in found]:
             if not any(file == path or file.startswith(path.rstrip("/") + "/") for path in lost):
                 del self._seen[file]
+                self._stirred = True
                 self._hand_over(self._manifests.drop(file))
         for file, stamp in found.items():
             seen = self._seen.get(file)
@@ -125,6 +130,7 @@ class Files:
             troubles[file] = f"cannot be read: {error.strerror}; what it gave last stays"
             return
         seen.read_at = seen.stamp
+        self._stirred = True
         steps = self._manifests.feed(file, data)
         while True:
             try:
