@@ -74,6 +74,21 @@ def names(certificate: x509.Certificate) -> list[str]:
     return [*said.get_values_for_type(x509.DNSName), *map(str, said.get_values_for_type(x509.IPAddress))]
 
 
+def spiffe_names(certificate: x509.Certificate) -> list[str]:
+    """The SPIFFE names that a client's certificate is for."""
+    try:
+        said = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return [each for each in said.get_values_for_type(x509.UniformResourceIdentifier) if each.startswith("spiffe://")]
+
+
+def subject(certificate: x509.Certificate) -> str:
+    """Its common name, for people; "" without one."""
+    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
+
+
 def trusted(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> x509.Certificate | None:
     """Of some authorities the one that a server's chain leads to, as it is presented: itself first, then its issuers."""
     for each in chain:
@@ -178,7 +193,7 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _subject(host: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:_COMMON_NAME])])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:_COMMON_NAME])] if host else [])
 
 
 def _when(seconds: float) -> datetime:

@@ -76,6 +76,13 @@ USER = "meshdns"  # whom the agent runs as
 # host/services.py
 SERVICE_WAIT = 120.0  # seconds for a service to be started: systemd itself gives up after 90
 
+# control/issuing.py, agent/renewal.py
+REQUEST_BYTES = 8192  # of a request for a certificate: one with an RSA key of 4,096 bits has 1,700
+RENEWAL_LOOK = 3600.0  # seconds between two looks at an identity: clocks are stepped, files replaced by hand
+RENEWAL_RETRY = 600.0  # after a failure it is tried again within so long, by chance: a fleet must not come back as one
+RENEWAL_RETRY_LEAST = 1.0
+RENEWAL_BODY = 65_536  # octets read of a certificate and its issuers: ten of them with large keys
+
 # net/supervisor.py
 SUPERVISOR_SOCKETS = 200  # handed over in one message: the kernel takes 253
 

@@ -30,6 +30,7 @@ from meshdns.agent.ledger import Ledger
 from meshdns.agent.lifetimes import Limits
 from meshdns.agent.lookups import Lookups
 from meshdns.agent.poller import Poller
+from meshdns.agent.renewal import Renewal
 from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.routes import Routes
 from meshdns.agent.secure import Secure
@@ -44,6 +45,7 @@ from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
 from meshdns.agent.watch import Watch
 from meshdns.host import resolvconf
+from meshdns.host.placing import File, place
 from meshdns.net.supervisor import Supervisor
 from meshdns.net.tls import ClientTls, TrustProblem
 from meshdns.settings import Invalid
@@ -309,7 +311,12 @@ class AgentService(Service):
         addresses = Addresses(self._ask_addresses, self._reactor, memory)
         subscription = Subscription(said.urls, where.cluster, where.network)
         token = partial(_token, said.token_file)
-        return Poller(subscription, tls, token, addresses, self._keep, self._reactor, _chance, first, said.name)
+        # Key and certificate in one file, as a bundle brings them, are ours to renew: they are replaced at once.
+        ours = said.certificate if said.certificate == said.key else None
+        renewal = Renewal(ours, partial(_replace, ours), self._reactor, time.time, _chance) if ours else None
+        return Poller(
+            subscription, tls, token, addresses, self._keep, self._reactor, _chance, first, said.name, renewal
+        )
 
     def _keep(self, table: Table) -> None:
         """A table of a control plane is answered from, and kept."""
@@ -338,6 +345,11 @@ def _token(path: str | None) -> str:
         return ""
     with open(path, encoding="ascii", errors="replace") as opened:
         return opened.read(_TOKEN_OCTETS).strip()
+
+
+def _replace(path: str, content: bytes) -> None:
+    """A file with a secret, whole or not at all; raises OSError."""
+    place([File(path=path, content=content, mode=0o600)])
 
 
 def _chance() -> float:

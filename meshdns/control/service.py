@@ -16,10 +16,12 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from meshdns import __version__, defaults, names
+from meshdns.certificates import Authority
 from meshdns.clusters import Cluster
 from meshdns.control import model
 from meshdns.control.config import ControlConfig, load
 from meshdns.control.identity import Identity, Refusal, identify
+from meshdns.control.issuing import Issuing, read_authority
 from meshdns.control.leases import SqliteLeases, StoreProblem
 from meshdns.control.longpoll import LongPoll
 from meshdns.control.mesh import Mesh
@@ -131,7 +133,15 @@ class ControlService(Service):
         self._polls = LongPoll(
             self._identify, lambda workload: self._world.mesh.view(workload), self._networks, reactor
         )
-        self._site = Site(self._polls, reactor, connections=defaults.POLL_CONNECTIONS, idle=defaults.POLL_IDLE)
+        self._authority()
+        issuing = Issuing(self._polls, self._identify, self._authority, time.time)
+        self._site = Site(
+            issuing,
+            reactor,
+            connections=defaults.POLL_CONNECTIONS,
+            idle=defaults.POLL_IDLE,
+            body=defaults.REQUEST_BYTES,
+        )
         self._ports: dict[tuple[str, int], tcp.Port] = {}
         self._supervisor = Supervisor(reactor)
         self._status = StatusPage(self._facts(), reactor)
@@ -183,6 +193,7 @@ class ControlService(Service):
         try:
             config = load(self._path)
             tls = ServerTls(config.tls.certificate, config.tls.key, config.tls.client_ca)
+            read_authority(config.tls.client_ca, config.tls.client_ca_key)
             if _world_of(config) != _world_of(self._config):
                 opened = _World(config, self._reactor, self._changed)
             self._listen(config)
@@ -220,6 +231,10 @@ class ControlService(Service):
     def _identify(self, uris: tuple[str, ...] | None, authorization: str) -> Identity | Refusal:
         domain = names.text(self._config.trust_domain)
         return identify(uris, authorization, domain, self._tokens.tokens(), time.time())
+
+    def _authority(self) -> Authority | None:
+        """Who renews certificates, read anew each time: that is seldom, and its files may be replaced. Raises TrustProblem."""
+        return read_authority(self._config.tls.client_ca, self._config.tls.client_ca_key)
 
     def _networks(self) -> dict[str, str]:
         return {name: each.network for name, each in self._world.mesh.registry.clusters.items()}
