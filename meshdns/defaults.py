@@ -151,7 +151,7 @@ INTERCEPT_TABLE = "meshdns"  # of nftables: ours alone
 INTERCEPT_CHAIN = "MESHDNS"  # in iptables' tables raw and nat
 INTERCEPT_ZONE = 15053  # of conntrack, for redirected flows: nobody else's; the number is that of the agent's port
 INTERCEPT_ALIVE = 1.8  # seconds after the agent's last answer that the redirect holds: old servers are back within two
-INTERCEPT_ALIVE_SECONDS = 2  # the same for iptables, which counts whole seconds only
+INTERCEPT_ALIVE_SECONDS = 1  # the same for iptables, which counts whole seconds only
 INTERCEPT_COMMAND = 10.0  # for nft or iptables to end: both wait for others who change rules
 INTERCEPT_USER = "meshdns"  # whose process the agent is, if nothing else is said: the user that its package makes
 
@@ -162,13 +162,13 @@ INTERCEPT_KEPT = (
 INTERCEPT_RESOLV_CONF_TIMEOUT = 1  # seconds that a client waits for a stopped agent: the least that resolv.conf can say
 
 # cli/intercept.py, cli/proof.py
-HOLD_TURN = 1.0  # seconds between two looks whether resolv.conf or the configuration has changed
+HOLD_TURN = 0.5  # seconds between two looks whether resolv.conf has changed, or, where that names it, the agent answers
 HOLD_LOOK = 5.0  # and between two looks whether the rules are still there: others flush the whole ruleset
 PROOF_WAIT = 1.0  # seconds for one answer that `verify` asks for
 PROOF_PATIENCE = 2.0  # seconds in which a redirect just put up must have seen a sign of the agent: a few HEARTBEATs
 
 # agent/heartbeat.py
-HEARTBEAT = 0.5  # seconds from one query of the agent to itself to the next: INTERCEPT_ALIVE outlives three lost ones
+HEARTBEAT = 0.25  # seconds from one query of the agent to itself to the next: 0.1 % of a core, and a busy second is survived
 
 # agent/special.py
 SPECIAL_TTL = 10_800  # of special-use names, which never change; what unbound gives its own

@@ -1,6 +1,7 @@
 """Root: `meshdns intercept`. The words say what to do with this machine's redirect; it is done, and what was done leaves."""
 
 import argparse
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from meshdns.cli.screen import complain, say, show_json
 from meshdns.host import resolvconf, resolvfile
 from meshdns.host.netfilter import REDIRECTS, Refused
 from meshdns.host.redirect import Plan
+from meshdns.values import Endpoint
 
 _ACTIONS = {
     "print": "show what up would do",
@@ -63,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(args: argparse.Namespace, config: AgentConfig) -> int:
     plan = machine.plan(args, config)
-    way, notes = machine.way(args, config, plan)
+    way, notes = machine.way(args, config, plan, tries=not os.geteuid())
     text = _text(way, plan)
     if args.json:
-        show_json({"mode": way.name, "notes": [*plan.notes, *notes], "rules": text})
+        show_json({"mode": way.name, "notes": notes, "rules": text})
         return DONE
-    for note in (*plan.notes, *notes):
+    for note in notes:
         complain(note)
     say(f"# {machine.told(plan, way)}")
     print(text, end="")
@@ -84,7 +86,7 @@ def _text(way: machine.Way, plan: Plan) -> str:
 def _up(args: argparse.Namespace, config: AgentConfig) -> int:
     plan = machine.plan(args, config)
     way, notes = machine.way(args, config, plan)
-    for note in (*plan.notes, *notes, *_put_up(way, plan)):
+    for note in (*notes, *_put_up(way, plan)):
         complain(note)
     say(machine.told(plan, way))
     if not proof.answers(config.listen):
@@ -144,7 +146,8 @@ class _Hold:
         seen = [
             resolvconf.content(path) for path in (self._args.config, defaults.RESOLV_CONF, *defaults.RESOLV_FALLBACKS)
         ]
-        if seen == self._seen and now < self._looked + defaults.HOLD_LOOK:
+        attends = isinstance(self._way, machine.Takeover) or self._way is None
+        if seen == self._seen and now < self._looked + defaults.HOLD_LOOK and not attends:
             return
         try:
             self._look(now)
@@ -160,12 +163,25 @@ class _Hold:
         if self._is_doubtful(plan, now):
             return
         way, notes = machine.way(self._args, config, plan)
-        if plan == self._held and way == self._way and _stands(way):
+        same, self._way = way == self._way, way
+        if self._gives_back(way) or (same and plan == self._held and _stands(way)):
             return
-        for note in (*plan.notes, *notes, *_put_up(way, plan)):
+        for note in (*notes, *_put_up(way, plan)):
             complain(note)
-        self._held, self._way = plan, way
+        self._held = plan
         say(machine.told(plan, way))
+
+    def _gives_back(self, way: machine.Way) -> bool:
+        """Whether resolv.conf must be as it was: no kernel looks whether the agent answers, so we do."""
+        if not isinstance(way, machine.Takeover) or proof.answers([Endpoint(way.agent, machine.DNS_PORT)]):
+            return False
+        self._held = None
+        try:
+            if resolvfile.restore(defaults.RESOLV_CONF, defaults.INTERCEPT_KEPT):
+                say("the agent does not answer: resolv.conf is as it was")
+        except OSError as error:
+            raise Stop(FAILED, f"{error}.") from None
+        return True
 
     def _is_doubtful(self, plan: Plan, now: float) -> bool:
         """Whether resolv.conf may just be being written: it names nobody, and did a moment ago."""

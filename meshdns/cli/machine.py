@@ -19,7 +19,7 @@ from meshdns.values import Endpoint, quote
 
 AUTO, RESOLV_CONF = "auto", "resolv-conf"
 MODES = (AUTO, *(each.name for each in REDIRECTS), RESOLV_CONF)
-_DNS_PORT = 53
+DNS_PORT = 53
 
 
 @attrs.frozen
@@ -59,20 +59,22 @@ def plan(args: argparse.Namespace, config: AgentConfig) -> Plan:
     return attrs.evolve(made, notes=(*made.notes, *notes))
 
 
-def way(args: argparse.Namespace, config: AgentConfig, plan: Plan) -> tuple[Way, list[str]]:
-    """The way that `--mode` names, or the first that this machine has, and why not another; raises Stop."""
+def way(args: argparse.Namespace, config: AgentConfig, plan: Plan, *, tries: bool = True) -> tuple[Way, list[str]]:
+    """The way that `--mode` names, or the first that this machine has, and sentences on what to know of it; raises Stop.
+
+    `tries`: ask the kernel whether it would take the rules, for which one must be root."""
     reasons: list[str] = []
     try:
         for each in REDIRECTS:
             if args.mode in (AUTO, each.name):
-                why = each.missing(plan)
+                why = each.missing(plan) if tries else each.absent()
                 if not why:
-                    return each, _instead(each.name, reasons)
+                    return each, [*plan.notes, *_instead(each.name, reasons)]
                 reasons.append(why)
     except Refused as refused:
         raise Stop(FAILED, f"{refused}.") from None
     if args.mode in (AUTO, RESOLV_CONF):
-        agent = next((each.host for each in config.listen if each.port == _DNS_PORT), None)
+        agent = next((each.host for each in config.listen if each.port == DNS_PORT), None)
         if agent is not None:
             return Takeover(agent), _instead(RESOLV_CONF, reasons)
         reasons.append("in resolv.conf nothing but port 53 can be named, and the agent does not listen on it")
@@ -115,7 +117,7 @@ def _resolvers_asked(config: AgentConfig, uid: int) -> tuple[list[int], list[str
     asked += [Endpoint(server.host, server.port) for group in upstream.domains.values() for server in group]
     if not upstream.servers:
         chosen = resolvconf.read(upstream.resolv_conf, config.listen)
-        asked += [Endpoint(host, _DNS_PORT) for host in chosen.conf.nameservers]
+        asked += [Endpoint(host, DNS_PORT) for host in chosen.conf.nameservers]
     users: set[int] = set()
     notes: list[str] = []
     for each in dict.fromkeys(asked):

@@ -2,7 +2,7 @@
 `ip6tables-restore` leaves.
 
 The rules say what those of `nftables` say, and fail open in the same way: `recent` remembers when the agent answered
-last. Its seconds are whole, so the redirect ends INTERCEPT_ALIVE_SECONDS after that answer.
+last. It counts whole seconds, so the redirect ends INTERCEPT_ALIVE_SECONDS after that answer.
 """
 
 from collections.abc import Iterator

@@ -4,6 +4,7 @@ there leave, by /proc.
 A resolver that the agent asks must itself not be redirected to the agent: they would ask each other for ever.
 """
 
+import ipaddress
 import os
 import socket
 import struct
@@ -18,6 +19,8 @@ _LISTENING = {"udp": "07", "tcp": "0A"}  # states as /proc/net writes them: boun
 
 def is_own(address: str) -> bool:
     """Whether an address belongs to this machine: a route to it then starts at itself. No packet is sent."""
+    if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        return True
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

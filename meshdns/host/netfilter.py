@@ -27,6 +27,9 @@ class Redirect(Protocol):
 
     name: str
 
+    def absent(self) -> str:
+        """Why the program cannot be run; "" if it can."""
+
     def missing(self, plan: Plan) -> str:
         """Why this way is none for this plan here; "" if it is one. Needs root."""
 
@@ -45,9 +48,12 @@ class Redirect(Protocol):
 class Nftables:
     name = "nftables"
 
+    def absent(self) -> str:
+        return "" if _path("nft") else "nft is not installed"
+
     def missing(self, plan: Plan) -> str:
-        if not _path("nft"):
-            return "nft is not installed"
+        if absent := self.absent():
+            return absent
         done = _run("nft", "--check", "--file", "-", text=nftables.ruleset(plan))
         return "" if not done.returncode else f"nft does not take the rules: {_said(done)}"
 
@@ -74,10 +80,13 @@ class Nftables:
 class Iptables:
     name = "iptables"
 
+    def absent(self) -> str:
+        found = any(_path(f"{program}-restore") for program in iptables.PROGRAMS.values())
+        return "" if found else "iptables is not installed"
+
     def missing(self, plan: Plan) -> str:
-        lacking = [program for program in iptables.PROGRAMS.values() if not _path(f"{program}-restore")]
-        if len(lacking) == len(iptables.PROGRAMS):
-            return "iptables is not installed"
+        if absent := self.absent():
+            return absent
         refusals = [self._test(plan, version) for version in iptables.PROGRAMS]
         return "" if "" in refusals else refusals[0]
 

@@ -136,8 +136,17 @@ def _replace(path: str, content: str) -> None:
             os.unlink(new)
         if error.errno not in _IN_PLACE:
             raise
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as opened:
-            opened.write(content)
+        _overwrite(path, content.encode("utf-8", "surrogateescape"))
+
+
+def _overwrite(path: str, content: bytes) -> None:
+    """Where nothing can be renamed to. It is never empty: somebody may just be reading."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, content)
+        os.ftruncate(descriptor, len(content))
+    finally:
+        os.close(descriptor)
 
 
 def _replace_by_link(path: str, target: str) -> None:

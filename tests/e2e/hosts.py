@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import SkipTest
 
@@ -33,13 +34,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Host:
     """One made-up host."""
 
-    def __init__(self, stage: Stage, resolv_conf: str = POD_RESOLV_CONF) -> None:
-        """Skips the test where namespaces cannot be made."""
+    def __init__(self, stage: Stage, resolv_conf: str = POD_RESOLV_CONF, name: str = "host") -> None:
+        """Skips the test where namespaces cannot be made. `etc` holds its own files of /etc."""
         if missing := _why_not():
             raise SkipTest(missing)
         self._stage = stage
-        log = stage.folder / "host.log"
-        self._holder = stage.start(["unshare", "--net", "--mount", "sh", "-c", _script(stage, resolv_conf)], log,
+        self.etc = stage.folder / name
+        self.etc.mkdir()
+        log = stage.folder / f"{name}.log"
+        self._holder = stage.start(["unshare", "--net", "--mount", "sh", "-c", _script(self.etc, resolv_conf)], log,
                                    stdin=subprocess.PIPE)  # fmt: skip
         stage.addCleanup(self._end)
         until("a namespace", lambda: log.read_text().endswith("ready\n"), self._holder, log)
@@ -55,6 +58,16 @@ class Host:
     def said_by(self, *command: str | Path) -> str:
         """What a program prints there; one that fails fails the test."""
         return self._stage.said_by([*self.place.prefix, *command])
+
+    def join(self, other: "Host", own: Sequence[str], others: Sequence[str], name: str = "cable") -> None:
+        """A cable between two hosts, with addresses at its ends; `name` is that of its interface here."""
+        first, second = (host._holder.pid for host in (self, other))
+        self._stage.said_by(["ip", "link", "add", name, "netns", f"{first}", "type", "veth", "peer", "name", "cable",
+                             "netns", f"{second}"])  # fmt: skip
+        for host, device, addresses in ((self, name, own), (other, "cable", others)):
+            for address in addresses:
+                host.said_by("ip", "address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
+            host.said_by("ip", "link", "set", device, "up")
 
     def _make_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A socket in this host's network; it may be used from anywhere."""
@@ -77,11 +90,11 @@ class Host:
         end(self._holder)
 
 
-def _script(stage: Stage, resolv_conf: str) -> str:
+def _script(etc: Path, resolv_conf: str) -> str:
     """What the holder runs in the new namespaces, until its input ends."""
     lines = ["set -e", "ip link set lo up", *(f"ip address add {address} dev lo" for address in ADDRESSES)]
     for name, content in {**_FILES, "resolv.conf": resolv_conf}.items():
-        file = stage.folder / name
+        file = etc / name
         file.write_text(content)
         if Path("/etc", name).exists():
             lines.append(f"mount --bind {file} /etc/{name}")

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import sleep
+from time import sleep, time
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from meshdns import certificates
 from tests.e2e.machine import SERVER, Machine, why_not
 from tests.e2e.stage import PATIENCE, ROOT, Stage
 from tests.pki import Authority
@@ -224,6 +227,70 @@ class PackageTests(MachineTests):
         self.assertEqual("", self.vm.run("pgrep", "-f", "twistd").stdout)
 
 
+GUIDE = (ROOT / "docs/vm.md").read_text()
+
+
+class GuideTests(MachineTests):
+    """docs/vm.md, word by word: both of its machines are this one."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.start_resolver()
+        self.vm.do("ip", "address", "add", "10.0.0.1/32", "dev", "lo")
+        shutil.copy(package(), self.vm.path("/root"))
+        shutil.copytree(ROOT / "meshdns/samples/mesh", self.vm.path("/etc/meshdns"))
+        (yaml,) = re.findall(r"(?s)```yaml\n(.*?)```", GUIDE)
+        self.vm.path("/etc/meshdns/control.yaml").write_text(yaml)
+        self.folder_there = "/root"
+        self.digest = ""
+
+    def follow(self, title: str) -> str:
+        """Type every command of a section -> all that was said."""
+        section = GUIDE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+        lines = re.findall(r"(?m)^    (?:control|vm1)# (.*)$", section)
+        self.assertTrue(lines, title)
+        return "".join(map(self.type, lines))
+
+    def type(self, line: str) -> str:
+        if line.startswith("cd "):
+            self.vm.do("sh", "-c", f"cp {self.folder_there}/*.deb {line[3:]}")
+            self.folder_there = line[3:]
+            return ""
+        if line.startswith("scp "):  # the same machine
+            return ""
+        said = self.vm.do("sh", "-c", f"cd {self.folder_there} && {line.replace('DIGEST', self.digest)}", wait=120)
+        self.digest = (re.findall(r"(?m)^[0-9a-f]{64}$", said) or [self.digest])[0]
+        return said
+
+    def test_from_nothing(self) -> None:
+        said = self.follow("From nothing to a resolving VM")
+        self.assertIn("All is well", said)
+        self.assertIn(f"{ADDRESS} ", said)
+        said = self.follow("The bundle")
+        self.assertIn("All is well", said)
+        said = self.follow("When something is wrong")
+        for word in ("10.0.0.1:15012", SERVICE, "It works"):
+            self.assertIn(word, said)
+
+
+class IdentityTests(MachineTests):
+    def test_renewed_in_the_sandbox(self) -> None:
+        """The agent may write its own identity there, and nothing else."""
+        self.join()
+        authority = certificates.Authority.read(
+            (self.folder / "pki/root.pem").read_bytes(), (self.folder / "pki/root.key").read_bytes()
+        )
+        key = ec.generate_private_key(ec.SECP256R1())
+        uri = "spiffe://cluster.local/ns/ns1/sa/default"
+        made = authority.issue(key.public_key(), uri, "vm1", time() - 50, 60, 7)
+        path = self.vm.path("/var/lib/meshdns/identity.pem")
+        path.write_text(certificates.key_text(key) + certificates.text([made]))  # as it is: owner and mode stay
+        self.vm.do("systemctl", "restart", "meshdns")
+        self.vm.until("another one", lambda: made not in certificates.read_certificates(path.read_bytes()))
+        self.assertEqual("600 meshdns", self.vm.do("stat", "-c", "%a %U", "/var/lib/meshdns/identity.pem").strip())
+        self.assertIn("is renewed until", self.vm.do("journalctl", "--no-pager", "-u", "meshdns"))
+
+
 class BadDayTests(MachineTests):
     """What applications see while the agent is restarted, killed, stopped, hung and upgraded (issue 6: never two seconds)."""
 
@@ -306,6 +373,4 @@ class BadDayTests(MachineTests):
 
 
 def _pem(key: Any) -> bytes:
-    from meshdns.certificates import key_text
-
-    return key_text(key).encode()
+    return certificates.key_text(key).encode()
