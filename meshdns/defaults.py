@@ -168,7 +168,9 @@ PROOF_WAIT = 1.0  # seconds for one answer that `verify` asks for
 PROOF_PATIENCE = 2.0  # seconds in which a redirect just put up must have seen a sign of the agent: a few HEARTBEATs
 
 # agent/heartbeat.py
-HEARTBEAT = 0.25  # seconds from one query of the agent to itself to the next: 0.1 % of a core, and a busy second is survived
+HEARTBEAT = (
+    0.25  # seconds from one query of the agent to itself to the next: 0.1 % of a core, and a busy second is survived
+)
 
 # agent/special.py
 SPECIAL_TTL = 10_800  # of special-use names, which never change; what unbound gives its own

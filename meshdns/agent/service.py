@@ -1,6 +1,7 @@
 """Root: the agent as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
 import gc
+import os
 import resource
 import secrets
 import signal
@@ -75,7 +76,7 @@ class Options(usage.Options):
             self["loaded"] = load(self["config"])
         except Invalid as invalid:
             sys.stderr.write(f"meshdns: the configuration cannot be used:\n{invalid}\n")
-            raise SystemExit(1) from None
+            raise SystemExit(os.EX_CONFIG) from None
 
 
 def prepare(reactor: Any) -> None:

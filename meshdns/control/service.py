@@ -1,6 +1,7 @@
 """Root: the control plane as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
 import gc
+import os
 import signal
 import sys
 import time
@@ -61,7 +62,7 @@ class Options(usage.Options):
             self["loaded"] = load(self["config"])
         except Invalid as invalid:
             sys.stderr.write(f"meshdns-control: the configuration cannot be used:\n{invalid}\n")
-            raise SystemExit(1) from None
+            raise SystemExit(os.EX_CONFIG) from None
 
 
 def makeService(options: Options) -> "ControlService":

@@ -340,6 +340,20 @@ class BadDayTests(MachineTests):
         self.vm.until("the redirect", lambda: "meshdns" in self.rules())
         self.vm.until("the mesh", lambda: self.resolved(SERVICE) == ADDRESS)
 
+    def test_broken_configuration(self) -> None:
+        """It is not tried again and again; applications have their old servers; mended, all comes back."""
+        path = self.vm.path("/etc/meshdns/agent.yaml")
+        good = path.read_text()
+        path.write_text(good + "nonsense: 1\n")
+        self.assertNotEqual(0, self.vm.run("systemctl", "restart", "meshdns").returncode)
+        self.vm.until("the end of the redirect", lambda: "meshdns" not in self.rules())
+        self.assertEqual("failed", self.vm.show("meshdns", "ActiveState"))
+        self.assertEqual("0", self.vm.show("meshdns", "NRestarts"))
+        self.assertEqual(PUBLIC_ADDRESS, self.resolved(PUBLIC))
+        path.write_text(good)
+        self.vm.do("systemctl", "start", "meshdns")
+        self.vm.until("the mesh", lambda: self.resolved(SERVICE) == ADDRESS)
+
     def test_no_redirect(self) -> None:
         """Masked, the redirect stays away, and the agent is there for those who ask it."""
         self.vm.do("systemctl", "stop", "meshdns")
