@@ -5,6 +5,8 @@ DEB_PYTHON ?= /usr/bin/python3
 TESTS ?= tests
 CONFIG ?= examples/agent.yaml
 DEMO ?= meshdns-demo
+QUESTIONS ?= 1000000
+SEED ?= 1
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -23,7 +25,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run agent test lint bench deb clean python-is-fit
+.PHONY: help run agent test lint bench fuzz deb clean python-is-fit
 
 help:
 	@echo "make run    install meshdns into .venv and run a control plane and an agent on a sample mesh in $(DEMO)/"
@@ -31,6 +33,7 @@ help:
 	@echo "make test   install it with what the tests need, and run them (TESTS=tests.test_names runs some)"
 	@echo "make lint   ruff, ruff format --check and mypy"
 	@echo "make bench  measure it beside unbound and dnsmasq (BENCH=relay runs one)"
+	@echo "make fuzz   a million random questions: the hot path must give the bytes of the ordinary one (QUESTIONS=N, SEED=N)"
 	@echo "make deb    build the Debian package, into dist/ (with Debian's own Python: DEB_PYTHON)"
 	@echo "make clean  remove .venv and all that was built"
 	@echo
@@ -55,6 +58,9 @@ lint: .venv/.lint
 
 bench: .venv/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks $(BENCH)
+
+fuzz: .venv/.test
+	$(BIN)/python -m tests.agent.hot_fuzz $(QUESTIONS) $(SEED)
 
 # Debian's own Python, whatever else comes first on PATH: the package depends on it.
 deb:

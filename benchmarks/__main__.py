@@ -7,14 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import attrs
 
-from benchmarks import caching, counted, machine, names, processes, report
-from benchmarks.caching import Caching
+from benchmarks import caching, counted, job, loading, machine, names, processes, push, report, scale
+from benchmarks.job import Done, Job, Setting
 from benchmarks.rounds import WARM_UP, Case, measure
-from benchmarks.servers import Builder, Server, dnsmasq, echo, has_compiler, meshdns, require_programs, unbound
+from benchmarks.servers import PACKAGES, Builder, dnsmasq, echo, has_compiler, meshdns, require_programs, unbound
 
 _AT_MESH = (meshdns, unbound, dnsmasq, echo)
 _RELAYS = (meshdns, unbound, dnsmasq)
@@ -23,7 +23,10 @@ _MISSES = Case(
     "misses", "Cache misses", _RELAYS, names.outside_hosts, caching=caching.PASSING, relayed=True, fresh=True
 )
 CASES = (
-    Case("mesh", f"Mesh answers, {names.HOSTS:,} hosts", _AT_MESH, names.mesh_hosts, bars={"unbound": 1.5}),
+    Case(
+        "mesh", f"Mesh answers, {names.HOSTS:,} hosts", _AT_MESH, names.mesh_hosts, bars={"unbound": 1.0, "C echo": 1.3}
+    ),
+    Case("tcp", "Mesh answers over TCP, 20 connections", (meshdns, unbound), names.mesh_hosts, tcp=True),
     Case(
         "relay",
         "Relayed queries, no cache",
@@ -33,31 +36,30 @@ CASES = (
         bars={"dnsmasq": 1.0},
     ),
     Case("paced", "Mesh answers at 2,000 queries a second", _AT_MESH, names.mesh_hosts, rate=2_000),
-    Case("paced", "Mesh answers at 10,000 queries a second", _AT_MESH, names.mesh_hosts, rate=10_000),
-    attrs.evolve(_HITS, title=f"Cache hits, {names.POPULAR_NAMES:,} names", bars={"unbound": 1.5}),
+    Case(
+        "paced",
+        "Mesh answers at 10,000 queries a second",
+        _AT_MESH,
+        names.mesh_hosts,
+        rate=10_000,
+        bars={"unbound": 1.15},
+    ),
+    attrs.evolve(_HITS, title=f"Cache hits, {names.POPULAR_NAMES:,} names", bars={"unbound": 1.1}),
     attrs.evolve(_HITS, title="Cache hits at 2,000 queries a second", rate=2_000),
-    attrs.evolve(_MISSES, title="Cache misses, names never asked before", bars={"unbound": 1.0, "dnsmasq": 1.0}),
+    attrs.evolve(_MISSES, title="Cache misses, names never asked before", bars={"unbound": 1.0, "dnsmasq": 0.8}),
     attrs.evolve(_MISSES, title="Cache misses at 2,000 queries a second", rate=2_000),
 )
 _SERVERS = tuple(build.__name__ for build in _AT_MESH)
-WORDS = (*dict.fromkeys(case.word for case in CASES), counted.WORD)
-_COUNTED_SECONDS = 120  # about, for the look-ups of all the servers that only count
-
-
-@attrs.frozen
-class _Done:
-    """What a benchmark came to: for the reader, for arithmetic, and the servers it used."""
-
-    page: report.Page
-    data: dict[str, Any]
-    used: list[tuple[Caching, Server]]
+JOBS = cast("tuple[Job, ...]", (counted, push, scale, loading))
+_OURS = {push.WORD, scale.WORD, loading.WORD}  # in which nobody else takes part
+WORDS = (*dict.fromkeys(case.word for case in CASES), *(each.WORD for each in JOBS))
 
 
 def main() -> int:
     options = _options()
     processes.end_on_sigterm()
     try:
-        require_programs()
+        require_programs(["taskset"] if _OURS.issuperset(options.words) else PACKAGES)
         return _bench(options)
     except processes.CannotMeasure as reason:
         print(reason, file=sys.stderr)
@@ -70,27 +72,29 @@ def main() -> int:
 def _bench(options: argparse.Namespace) -> int:
     used = machine.cores()
     facts = machine.description(used)
-    facts["timed"] = f"{options.rounds} interleaved rounds of {options.seconds:g} s each, median (least–most)"
     cases = _chosen(options)
+    if cases:
+        facts["timed"] = f"{options.rounds} interleaved rounds of {options.seconds:g} s each, median (least–most)"
     _tell(f"This takes about {_duration(cases, options)}.")
     if used.server == used.load:
         _tell("Only one core may be used here: server and dnsperf share it, and the figures say little.")
-    if not has_compiler():
+    if cases and not has_compiler():
         _tell("There is no C compiler (cc), so the C echo is left out. On Debian and Ubuntu: sudo apt-get install gcc")
     print(report.facts_as_markdown(facts) if options.markdown else report.facts_as_text(facts), flush=True)
     all_done = []
     for done in _benchmarks(cases, options, used):
         all_done.append(done)
         print(report.as_markdown(done.page) if options.markdown else report.as_text(done.page), flush=True)
-    if options.markdown:
-        print("### Configurations\n\n" + report.configurations(pair for done in all_done for pair in done.used))
+    pairs = [pair for done in all_done for pair in done.used]
+    if options.markdown and pairs:
+        print("### Configurations\n\n" + report.configurations(pairs))
     if options.json:
         everything = {"machine": facts, "cases": [done.data for done in all_done]}
         options.json.write_text(json.dumps(everything, indent=1) + "\n")
     return 0
 
 
-def _benchmarks(cases: list[Case], options: argparse.Namespace, used: machine.Cores) -> Iterator[_Done]:
+def _benchmarks(cases: list[Case], options: argparse.Namespace, used: machine.Cores) -> Iterator[Done]:
     """Each in its turn, in a directory of its own."""
     for case in cases:
         with _directory() as directory:
@@ -98,15 +102,12 @@ def _benchmarks(cases: list[Case], options: argparse.Namespace, used: machine.Co
                 case, rounds=options.rounds, seconds=options.seconds, used=used, directory=directory, tell=_tell
             )
         pairs = [(case.caching, server) for server in measured.servers]
-        yield _Done(report.page(measured), report.as_data(measured), pairs)
-    if counted.WORD in options.words:
-        builders = [build for build in _wanted(options) if build in _RELAYS]
-        with _directory() as directory:
-            counts, servers = counted.count(
-                builders, lookups=options.lookups, used=used, directory=directory, tell=_tell
-            )
-        data = {"case": counted.WORD, "counts": [attrs.asdict(one) for one in counts]}
-        yield _Done(counted.page(counts), data, [(counted.CACHING, server) for server in servers])
+        yield Done(report.page(measured), report.as_data(measured), pairs)
+    builders = [build for build in _wanted(options) if build in _RELAYS]
+    for each in JOBS:
+        if each.WORD in options.words:
+            with _directory() as directory:
+                yield each.run(Setting(options, builders, used, directory, _tell))
 
 
 @contextmanager
@@ -123,7 +124,7 @@ def _chosen(options: argparse.Namespace) -> list[Case]:
         servers = [build for build in case.servers if build in wanted]
         if case.word in options.words and servers:
             chosen.append(attrs.evolve(case, servers=servers))
-    if not chosen and counted.WORD not in options.words:
+    if not chosen and not any(each.WORD in options.words for each in JOBS):
         raise processes.CannotMeasure(
             "None of these servers takes part in that benchmark, or there is no cc for the echo."
         )
@@ -140,8 +141,7 @@ def _duration(cases: list[Case], options: argparse.Namespace) -> str:
     """About how long it all takes; starting and checking the servers of a case takes some two seconds."""
     runs = sum(len(case.servers) for case in cases) * options.rounds
     total = runs * (options.seconds + min(WARM_UP, options.seconds)) + 2 * len(cases)
-    if counted.WORD in options.words:
-        total += _COUNTED_SECONDS * options.lookups / counted.LOOKUPS
+    total += sum(each.duration(options) for each in JOBS if each.WORD in options.words)
     return f"{total:.0f} s" if total < 120 else f"{total / 60:.0f} min"
 
 
@@ -155,9 +155,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("words", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(WORDS)}; all by default")
     parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="rounds of each benchmark (5)")
     parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="length of each timed run (5)")
-    parser.add_argument(
-        "--lookups", type=_lookups, default=counted.LOOKUPS, metavar="N", help="of the workload (20000)"
-    )
+    job.add_arguments(parser)
     parser.add_argument("--only", action="append", choices=_SERVERS, help="measure only this server; may be repeated")
     parser.add_argument("--markdown", action="store_true", help="print what docs/performance.md shows")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run to a file as well")
@@ -171,12 +169,6 @@ def _options() -> argparse.Namespace:
 def _count(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError("a number from 1 to 100 is wanted")
-    return int(text)
-
-
-def _lookups(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError("a number from 1 to 1000000 is wanted")
     return int(text)
 
 

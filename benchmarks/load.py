@@ -16,16 +16,18 @@ OUTSTANDING = 200  # queries on the way at once; with one, every server idles be
 @attrs.frozen
 class Load:
     """What dnsperf does: as fast as it can with `rate` None, else so many queries a second; with `once` it ends rather than
-    ask anything twice."""
+    ask anything twice; over TCP each of its sockets is one connection."""
 
     queries: Path
     rate: int | None = None
     once: bool = False
+    tcp: bool = False
 
     def command(self, port: int, seconds: float) -> list[str]:
         words = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(self.queries)]
         words += ["-l", f"{seconds:g}", "-c", str(CLIENTS), "-q", str(OUTSTANDING), "-W"]
         words += ["-n", "1"] if self.once else []
+        words += ["-m", "tcp"] if self.tcp else []
         return words + (["-Q", str(self.rate), "-v"] if self.rate else [])
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def cpu_seconds(pid: int) -> float:
     return sum(time.clock_gettime(~one << 3 | 2) + _reaped_seconds(one) for one in _family(pid))
 
 
+def memory(pid: int) -> int:
+    """Resident memory of a process, in octets (VmRSS of proc(5))."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", (_PROC / str(pid) / "status").read_text(), re.MULTILINE)
+    if found is None:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return int(found[1]) * 1024
+
+
 def waited_seconds(pid: int) -> float:
     """How long its threads were ready to run and the core was somebody else's (proc(5), schedstat)."""
     stats = [path for one in _family(pid) for path in (_PROC / str(one) / "task").glob("*/schedstat")]
@@ -55,6 +64,17 @@ def _reaped_seconds(pid: int) -> float:
     """The CPU time of children that have ended: cutime and cstime of proc(5)."""
     fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def on(core: int) -> Iterator[None]:
+    """This process on one core for the length of a `with`."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def description(used: Cores) -> dict[str, str]:
@@ -79,6 +99,9 @@ def _processor() -> str:
 
 def _said(command: list[str], pattern: str) -> str:
     """What a program says of itself."""
-    said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError:
+        return "not installed"
     found = re.search(pattern, said.stdout + said.stderr)
     return found[1] if found else "version unknown"

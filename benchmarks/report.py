@@ -1,5 +1,6 @@
 """What was measured, as text for the terminal, as Markdown for docs/performance.md, and as JSON."""
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,16 @@ class Spread:
         if self.least == self.most:
             return format(self.median, form)
         return f"{self.median:{form}} ({self.least:{form}}–{self.most:{form}})"
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least of the values that so large a share of them does not exceed (nearest rank)."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def verdict(found: float, bar: float) -> str:
+    """Whether something is below its bar."""
+    return "holds" if found < bar else "missed"
 
 
 Row = list[str]

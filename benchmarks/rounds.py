@@ -35,6 +35,7 @@ class Case:
     relayed: bool = False
     fresh: bool = False
     caching: Caching = caching.NONE
+    tcp: bool = False
     bars: Mapping[str, float] = attrs.field(factory=dict)
 
     @property
@@ -132,7 +133,7 @@ def up(build: Builder, room: Room, core: int, hosts: Mapping[str, str]) -> Itera
 def _loads(case: Case, hosts: Mapping[str, str], number: int, seconds: float, directory: Path) -> tuple[Load, Load]:
     """What is asked in a round, of each server: before the clock runs, and while it does."""
     if not case.fresh:
-        load = Load(names.write_queries(directory / "queries", hosts), case.rate)
+        load = Load(names.write_queries(directory / "queries", hosts), case.rate, tcp=case.tcp)
         return load, load
     enough = int((case.rate or names.FRESH_NAMES) * seconds * 1.1) + 1000
     labels = f"early-{number}", f"fresh-{number}"

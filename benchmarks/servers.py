@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import attrs
@@ -54,16 +54,16 @@ class Server:
 Builder = Callable[[Room], Server]
 
 
-def require_programs() -> None:
+def require_programs(programs: Iterable[str] = PACKAGES) -> None:
     """Raise unless all that must be there is there."""
-    missing = [program for program in PACKAGES if not shutil.which(program)]
+    missing = [each for each in programs if not shutil.which(each)]
     if missing:
-        packages = " ".join(PACKAGES[program] for program in missing)
+        packages = " ".join(PACKAGES[each] for each in missing)
         raise CannotMeasure(
             f"Not installed: {', '.join(missing)}. On Debian and Ubuntu, run\n  sudo apt-get install {packages}\n"
             "and then again."
         )
-    _twistd()
+    twistd()
 
 
 def has_compiler() -> bool:
@@ -72,29 +72,40 @@ def has_compiler() -> bool:
 
 def meshdns(room: Room) -> Server:
     """The agent of this checkout, on the Python that runs the bench."""
-    directory, port = room.of("meshdns"), free_port()
+    directory = room.of("meshdns")
     entries = [{"host": host, "ips": [ip], "registry": "Kubernetes"} for host, ip in names.mesh_hosts().items()]
     header = {"nametable": 1, "hosts": len(entries), "zones": [names.MESH_ZONE], "ttl": names.TTL}
     (directory / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [header, *entries]))
+    more = f"search: [{', '.join(room.search)}]\n"
+    return agent(directory, "{file: table.jsonl}", f"127.0.0.1:{room.upstream_port}", more + room.caching.meshdns)
+
+
+def agent(directory: Path, table: str, upstream: str = "127.0.0.1:9", more: str = "") -> Server:
+    """An agent for a workload of ns1, with what its configuration says of `table`, and more lines of it."""
+    port = free_port()
     configuration = f"""\
 workload: {{namespace: ns1}}
 listen: ["127.0.0.1:{port}"]
-search: [{", ".join(room.search)}]
-table: {{file: table.jsonl}}
-upstream: {{servers: ["127.0.0.1:{room.upstream_port}"]}}
-{room.caching.meshdns}status: off
+table: {table}
+upstream: {{servers: ["{upstream}"]}}
+{more}status: off
 """
     (directory / "agent.yaml").write_text(configuration)
-    command = (_twistd(), "-n", "--pidfile=", "meshdns", "--config", str(directory / "agent.yaml"))
+    command = (twistd(), "-n", "--pidfile=", "meshdns", "--config", str(directory / "agent.yaml"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return Server("meshdns", command, port, directory, configuration, environment=environment)
 
 
-def _twistd() -> str:
-    beside = Path(sys.executable).parent / "twistd"
-    found = str(beside) if beside.exists() else shutil.which("twistd")
+def twistd() -> str:
+    return program("twistd")
+
+
+def program(name: str) -> str:
+    """One that came with what Python runs this."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
     if not found:
-        raise CannotMeasure(f"There is no twistd beside {sys.executable}. Run `make bench`, which installs it.")
+        raise CannotMeasure(f"There is no {name} beside {sys.executable}. Run `make bench`, which installs it.")
     return found
 
 
@@ -116,6 +127,7 @@ server:
     so-sndbuf: 4m
     outgoing-range: 8192
     num-queries-per-thread: 4096
+    incoming-num-tcp: 100
     module-config: "iterator"
     do-not-query-localhost: no
     local-zone: "{names.MESH_ZONE}." static

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from benchmarks.names import MESH_ZONE
+
 _SERVICE = """\
 apiVersion: v1
 kind: Service
@@ -54,10 +56,23 @@ status:
 
 def service(number: int, namespace: str, version: int = 1) -> str:
     """One document; `version` moves its address."""
-    address = f"10.{64 * (version % 3) + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
     return _SERVICE.format(
-        name=f"service-{number}", namespace=namespace, number=number, address=address, version=1000 + version
+        name=f"service-{number}",
+        namespace=namespace,
+        number=number,
+        address=address(number, version),
+        version=1000 + version,
     )
+
+
+def address(number: int, version: int) -> str:
+    """The address of a service; another one in the next version."""
+    return f"10.{64 * (version % 3) + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+
+
+def host(number: int, namespace: str) -> str:
+    """What it is called."""
+    return f"service-{number}.{namespace}.svc.{MESH_ZONE}"
 
 
 def namespace_text(index: int, services: int, changed: int = 0) -> str:

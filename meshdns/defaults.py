@@ -5,7 +5,8 @@ NEGATIVE_TTL = (
     5  # of NXDOMAIN and NODATA in the mesh: a service that appears must not stay unknown (CoreDNS uses 5, too)
 )
 ALIAS_HOPS = 8  # aliases behind aliases: more is a mistake in the mesh, and unbound stops at about as many
-PACKED_ANSWERS = 4096  # questions whose answer is kept as bytes: more than a workload asks, 2 MiB at most
+PACKED_BYTES = 4 << 20  # of answers kept as bytes, for each transport: some 6,500 questions, more than a workload asks
+PACKED_ANSWER_BYTES = 540  # of one beside key and answers, as tracemalloc measures it
 PACKED_TURNS = 16  # orders of addresses kept packed; a service of more addresses is answered anew each time
 SEARCH_TTL = 30  # of the CNAME to where a search ended: an earlier step may come to exist
 CHAIN_RECORDS = 32  # records in front of a name that a chain of CNAMEs leads to; more is a circle through the mesh
@@ -26,14 +27,17 @@ STALE_PATIENCE = 1.8  # a client waits so long before it gets an expired answer 
 DESCRIPTORS = 8192  # asked of the host: a thousand TCP clients, and 512 sockets for each of a dozen upstream servers
 GC_THRESHOLD = 20_000  # objects made before circles of garbage are looked for; questions under way are fewer
 
-# doors.py
+# doors.py, hotpath.py, slots.py, streams.py
 DRAIN = 3.0  # at the end, what upstreams still owe is waited for so long: clients ask again after about five
 TCP_IDLE = 10.0  # a TCP connection without a whole query for so long is closed (rule D1)
 TCP_CONNECTIONS = 1000  # open at once (rule D1); the one idle longest makes room
 TCP_PENDING = 100  # unanswered queries of one TCP connection; more are read when these are answered
+TCP_WRITE = 1 << 16  # octets of answers gathered before they are sent: as much as Twisted buffers of one connection
 TCP_BACKLOG = 128  # connections that the kernel holds until we accept them
-UDP_DATAGRAM = 4096  # octets read of one datagram: no query is that long, and one cut short is refused as malformed
-UDP_READS = 100  # datagrams answered before the reactor looks at other sockets and timers
+UDP_DATAGRAM = (
+    4096  # octets of one datagram: no query is that long, and one cut short is refused as malformed; udp_max ends here
+)
+UDP_BATCH = 64  # datagrams read and answered at once, before anything else has its turn: a third of a millisecond
 UDP_BACKLOG = 1 << 20  # octets of datagrams that the kernel holds while we are busy; it grants what it allows
 REFUSAL_MEMORY = 4096  # source addresses whose right to ask is remembered
 REFUSAL_MEMORY_LIFE = 60.0  # for so long: a host's own addresses change with DHCP
@@ -102,6 +106,7 @@ POLL_WAIT = 55.0  # seconds an agent wants to be parked: below the minute after 
 POLL_MOST = 300.0  # seconds that anybody may be parked
 PARKED_POLLS = 20_000  # at once; one process holds 10,000 agents, and two replicas may be down to one
 POLL_CONNECTIONS = 25_000  # open at once; the one idle longest makes room
+CONTROL_DESCRIPTORS = 26_000  # asked of the host, for these and files
 POLL_IDLE = 75.0  # a connection without a request is closed after so long; agents ask at once again
 POLL_WAKE = (
     5_000  # parked polls answered before the reactor looks at other things: it would find those answered, asking anew
@@ -192,7 +197,7 @@ POLL_LIMIT_TOLD = 200  # characters of a control plane's own words that a senten
 TABLE_TTL = 30  # seconds, of a table that says none: Istio's own constant
 TABLE_LINE = 1 << 20  # octets of one line: 4,096 addresses take 200 KiB with all else that an entry may say
 TABLE_ENTRY_LIST = 4096  # addresses, ports or pods of one entry: more fit no DNS message (64 KiB, 16 octets each)
-TABLE_STEP = 200  # lines between two breaths while a table loads: 2 ms, in which no packet is answered
+TABLE_STEP = 100  # lines between two breaths while a table loads: 1 ms, in which no packet is answered
 TABLE_FILE_BYTES = 256 << 20  # a larger file is a mistake: a million hosts take 200 MiB
 TABLE_FILE_POLL = 0.5  # seconds; one stat costs some microseconds, and a person who saved the file looks at once
 

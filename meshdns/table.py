@@ -9,6 +9,7 @@ import json
 import re
 from array import array
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import cast
 
 import attrs
@@ -276,7 +277,7 @@ class Loader:
 
 def read(data: bytes) -> Table:
     """The table that a file holds: lines of JSON, or Istio's own JSON (rule X4). Raises BadTable, and nothing else."""
-    steps = read_in_steps(data)
+    steps = read_in_steps([data])
     while True:
         try:
             next(steps)
@@ -285,22 +286,29 @@ def read(data: bytes) -> Table:
             return table
 
 
-def read_in_steps(data: bytes, step: int = TABLE_STEP) -> Generator[None, None, Table]:
-    """As `read`, but stopping to breathe after each `step` lines, so that packets can be answered in between."""
-    data = data.removeprefix(b"\xef\xbb\xbf")  # what Windows puts in front of UTF-8
-    if not _is_lines(data):
-        return (yield from _read_istio(data, step))
+def read_in_steps(pieces: Iterable[bytes], step: int = TABLE_STEP) -> Generator[None, None, Table]:
+    """As `read`, of a file in pieces, stopping to breathe after each `step` lines, so that packets can be answered in between."""
+    pieces = iter(pieces)
+    head = b""
+    for piece in pieces:
+        head += piece
+        if len(head) > TABLE_LINE or b"\n" in head.lstrip():
+            break
+    head = head.removeprefix(b"\xef\xbb\xbf")  # what Windows puts in front of UTF-8
+    if not _is_lines(head):
+        return (yield from _read_istio([head], pieces, step))
     loader = Loader()
-    start = 0
-    while start < len(data):
-        for _ in range(step):
-            stop = data.find(b"\n", start) + 1 or len(data)
-            loader.feed(data[start:stop])
-            start = stop
-            if start >= len(data):
-                break
-        else:
+    rest = b""
+    for piece in chain([head], pieces):
+        *lines, rest = (rest + piece).split(b"\n")
+        for start in range(0, len(lines), step):
+            for line in lines[start : start + step]:
+                loader.feed(line)
             yield
+        if len(rest) > TABLE_LINE:
+            break
+    if rest:
+        loader.feed(rest)
     return loader.finish()
 
 
@@ -319,7 +327,11 @@ def _is_lines(data: bytes) -> bool:
     return not obj.keys() & {"table", "resource", "resources", "@type"}
 
 
-def _read_istio(data: bytes, step: int) -> Generator[None, None, Table]:
+def _read_istio(read: list[bytes], pieces: Iterator[bytes], step: int) -> Generator[None, None, Table]:
+    for piece in pieces:
+        read.append(piece)
+        yield
+    data = b"".join(read)
     try:
         document = parse_document(data.decode())
     except UnicodeDecodeError as error:

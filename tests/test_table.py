@@ -5,7 +5,7 @@ import re
 from hashlib import blake2b
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -231,12 +231,33 @@ class WholeTests(BadCase):
         self.assertEqual(held.entries, {})
 
     def test_steps(self) -> None:
-        """A large table comes in parts of equal size, and is the same."""
+        """X8: a large table comes in parts of equal size, and is the same."""
         held = Table.of(table.entry({"host": f"h{number}"}) for number in range(50))
-        steps = table.read_in_steps(dumped(held), 10)
-        for _ in range(5):
+        steps = table.read_in_steps([dumped(held)], 10)
+        for _ in range(6):
             self.assertIsNone(next(steps))
         self.assertEqual(self.assertRaises(StopIteration, next, steps).value, held)
+
+    @given(TABLES, st.lists(st.integers(1, 300), max_size=40), st.sampled_from(["", "\n \n", "\ufeff"]), st.booleans())
+    def test_pieces(self, held: Table, sizes: list[int], front: str, ours: bool) -> None:
+        """X4: however a file is cut in pieces, it holds the same, and what is wrong stands in the same line."""
+        plain = dumped(held) if ours else json.dumps(table.to_istio(held), indent=1).encode()
+        for data in (front.encode() + plain, front.encode() + plain + b'"x"\n'):
+            pieces, rest = [], data
+            for size in sizes:
+                pieces.append(rest[:size])
+                rest = rest[size:]
+            self.assertEqual(self.outcome([data]), self.outcome([*pieces, rest]))
+
+    def outcome(self, pieces: list[bytes]) -> Table | str:
+        steps = table.read_in_steps(pieces, 3)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as done:
+            return cast(Table, done.value)
+        except BadTable as bad:
+            return str(bad)
 
 
 class DeltaTests(BadCase):

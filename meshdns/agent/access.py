@@ -27,8 +27,9 @@ class Access:
     def __init__(self, allow: Sequence[str], clock: Callable[[], float]) -> None:
         """`clock` is monotonic, in seconds."""
         self._clock = clock
-        self._until = 0.0
-        self.known: dict[str, bool] = {}  # read by the UDP door for each packet
+        self.forget_at = 0.0
+        self.known: dict[str, bool] = {}
+        self.sources: set[bytes] = set()  # what the UDP door reads for each packet, and fills: who may, in octets
         self.allow(allow)
 
     def allow(self, allow: Sequence[str]) -> None:
@@ -38,14 +39,18 @@ class Access:
         self._networks: tuple[_Network, ...] = tuple(
             ipaddress.ip_network(text, strict=False) for text in allow if text not in (LOOPBACK, ANYONE)
         )
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask again of everybody."""
         self.known.clear()
+        self.sources.clear()
+        self.forget_at = self._clock() + REFUSAL_MEMORY_LIFE
 
     def allows(self, address: str) -> bool:
         """Whether this source address (as the kernel writes it) may ask."""
-        now = self._clock()
-        if now > self._until or len(self.known) >= REFUSAL_MEMORY:
-            self.known.clear()
-            self._until = now + REFUSAL_MEMORY_LIFE
+        if self._clock() >= self.forget_at or len(self.known) >= REFUSAL_MEMORY:
+            self.forget()
         if (held := self.known.get(address)) is None:
             held = self.known[address] = self._find(address)
         return held

@@ -5,8 +5,9 @@ None for "not ours". What a found name answers to which type is `answers.py`; th
 know of clients, messages or upstreams.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from enum import Enum, auto
+from typing import Any
 
 import attrs
 
@@ -171,6 +172,11 @@ class Authority:
         if not rivals:
             self._rivals.pop(address, None)
 
+    def parts(self) -> list[Any]:
+        """What it is made of, for `let_go`, when it is not used any more."""
+        entries = list(self.table.entries.values()) if self.table else []
+        return [entries, self._hosts, self._pointers, self._wildcards, self._parents, self._nonterminals]
+
     # Questions about one name
 
     def zone_of(self, name: bytes) -> bytes | None:
@@ -268,6 +274,17 @@ class Authority:
             if entry := self._wildcards.get(rest):
                 return Found("D7", f"is covered by {entry.host}, the closest wildcard", Kind.HOST, name, entry)
         return None
+
+
+def let_go(parts: list[Any]) -> Iterator[None]:
+    """Give up what an authority was made of, its entries some at a time: to free a large table at once takes long."""
+    while len(parts) > 1:
+        yield  # by now nobody else holds it, and its indexes are freed one by one
+        parts.pop()
+    entries = parts.pop()
+    while entries:
+        yield
+        del entries[-AUTHORITY_STEP:]
 
 
 def _less(counts: dict[bytes, int], name: bytes) -> bool:

@@ -11,6 +11,7 @@ from meshdns.messages import Record
 from meshdns.wire import Body
 
 _CNAME = b"\x00\x05"
+_ALIASES = frozenset({_CNAME, b"\x00\x27"})  # and DNAME
 _HOPS = 32  # more links than any chain that means something; loops end here
 
 
@@ -41,6 +42,12 @@ def is_plain(message: bytes, body: Body, behind: int) -> bool:
         if rtype != asked and rtype != b"\x00\x2e":
             return False
     return True
+
+
+def has_alias(message: bytes, body: Body) -> bool:
+    """Whether the answer leads on to another name. Every record is looked at: a signature may stand before the alias, or the
+    chain's end."""
+    return any(message[at : at + 2] in _ALIASES for at in body.fixed[: message[6] << 8 | message[7]])
 
 
 def _belonging(answer: Sequence[Record], message: bytes) -> list[Record]:

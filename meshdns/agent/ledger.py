@@ -16,7 +16,7 @@ from meshdns.wire import rcode_text, type_text
 # Upper bounds in seconds: a mesh answer takes microseconds, an upstream milliseconds, a failing one seconds.
 BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 SOURCES = ("mesh", "cache", "stale", "upstream", "local")
-SAMPLE = 64  # of so many packed answers one is timed, and counts for all
+SAMPLE = 64  # of about so many packed answers one is timed, and counts for all
 
 
 @attrs.define
@@ -34,7 +34,8 @@ class Histogram:
 class Ledger:
     """Queries answered, how long they took, and packets dropped."""
 
-    def __init__(self, packed: PackedAnswers) -> None:
+    def __init__(self, *packed: PackedAnswers) -> None:
+        """`packed` count their answers themselves."""
         self._packed = packed
         self._queries: Counter[tuple[str, int, int, str]] = Counter()
         self.durations: dict[str, Histogram] = {source: Histogram() for source in SOURCES}
@@ -56,12 +57,13 @@ class Ledger:
         upstream.buckets[bisect_left(BOUNDS, seconds)] += 1
         upstream.total += seconds
 
-    def sampled(self, seconds: float, source: str = "mesh") -> None:
-        """One packed answer in SAMPLE was timed."""
-        self.durations[source].add(seconds, SAMPLE)
+    def sampled(self, seconds: float, source: str, times: int) -> None:
+        """One packed answer was timed, for so many."""
+        self.durations[source].add(seconds, times)
 
-    def drop(self, reason: str) -> None:
-        self.dropped[reason] += 1
+    def drop(self, reason: str, times: int = 1) -> None:
+        if times:
+            self.dropped[reason] += times
 
     # from the status page
 
@@ -72,8 +74,9 @@ class Ledger:
             total[transport, _type_label(qtype), rcode_text(rcode), source] += count
         for key, count in self._relayed.items():
             total["udp", _type_label(key >> 4), rcode_text(key & 0x0F), "upstream"] += count
-        for (qtype, rcode, source), count in self._packed.counts().items():
-            total["udp", _type_label(qtype), rcode_text(rcode), source] += count
+        for packed in self._packed:
+            for (qtype, rcode, source), count in packed.counts().items():
+                total[packed.transport, _type_label(qtype), rcode_text(rcode), source] += count
         return dict(total)
 
 

@@ -22,6 +22,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError
 from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone, _HTTP11ClientFactory
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
@@ -153,6 +154,8 @@ class Poller:
     async def _poll(self, now: Next) -> Next:
         """One poll, to its end."""
         subscription = self.subscription
+        if self._tls.renewed:
+            await self._pool.closeCachedConnections()
         worked = bool(self._pool._connections)
         headers = Headers({name: [value] for name, value in now.poll.headers.items()})
         try:
@@ -228,6 +231,8 @@ class Poller:
             return self.subscription.unreachable(told, self._chance(), worked=worked)
         elif isinstance(first, TimeoutError | CancelledError) or "Timeout" in type(first).__name__:
             told = "gave no answer in time"
+        elif isinstance(first, ParseError):
+            told = "does not speak HTTP: is its port the right one?"
         else:
             told = f"cannot be reached: {str(first).splitlines()[0] if str(first) else type(first).__name__}"
         return self.subscription.unreachable(told, self._chance())

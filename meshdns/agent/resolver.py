@@ -13,11 +13,11 @@ import attrs
 
 from meshdns import __version__, messages, names, wire
 from meshdns.agent.answers import Answer, Answers
-from meshdns.agent.authority import Authority, Found
-from meshdns.agent.chain import legs
+from meshdns.agent.authority import Authority, Found, let_go
+from meshdns.agent.chain import has_alias, legs
 from meshdns.agent.lifetimes import extended_errors
 from meshdns.agent.lookups import Lookups, Word
-from meshdns.agent.packed import Packed, PackedAnswers
+from meshdns.agent.packed import Packed, PackedAnswers, is_plain
 from meshdns.agent.pursuit import End, Pursuit
 from meshdns.agent.search import Search, Walk
 from meshdns.agent.special import Special
@@ -33,7 +33,6 @@ _UNDERSCORE = ord("_")
 _REVERSE = (names.parse("in-addr.arpa"), names.parse("ip6.arpa"))  # an address may be the mesh's
 _VERSION_NAMES = frozenset({names.parse("version.bind"), names.parse("version.server")})
 _TRANSFERS = frozenset({wire.AXFR, wire.IXFR})
-_LEADING = frozenset({b"\x00\x05", b"\x00\x27"})  # CNAME, DNAME
 _NOT_READY = 14  # EDE code of RFC 8914
 _STALE = messages.extended_error(3)
 _CACHED = messages.extended_error(13)
@@ -81,12 +80,13 @@ _THEIRS = Decision("D10")
 class _Client(NamedTuple):
     """One who waits for an upstream's word: how many octets fit, and whom to tell.
 
-    `packet` is empty where an equal one need not get the same answer a moment later.
+    `packed` is None where an equal packet need not get the same answer a moment later.
     """
 
     query: Query
     limit: int
     done: Done
+    packed: PackedAnswers | None = None
     packet: bytes = b""
 
 
@@ -98,6 +98,7 @@ class Resolver:
     ) -> None:
         """`is_own_probe` says of an arriving name below PROBE_ZONE whether it is a question of ours that came back."""
         self.packed = PackedAnswers()
+        self.packed_streams = PackedAnswers("tcp")  # with nothing cut to a datagram's size
         self.serial = 0
         self.autopath_answers = 0
         self.lookups = lookups
@@ -112,12 +113,22 @@ class Resolver:
             pass
 
     def adopt_in_steps(self, table: Table) -> Iterator[None]:
-        """The same, stopping to breathe; up to the last step the old table is answered from, then the new one."""
-        authority = self.authority
-        if not authority.follow(table):
-            authority = yield from self._authority(table)
+        """The same, stopping to breathe; until the new table is whole the old one is answered from, and then goes."""
+        old = self.authority.table
+        same = old is not None and old.ttl == table.ttl and not any(host.startswith("*") for host in table.changed)
+        del old  # nothing here may keep it
+        if self.authority.follow(table):
+            self.serial += 1
+            if same:
+                self._forget_about(table)
+            else:
+                self._use(self.place, self.authority)
+            return
+        built = yield from self._authority(table)
         self.serial += 1
-        self._use(self.place, authority)
+        parts = self.authority.parts()
+        self._use(self.place, built)
+        yield from let_go(parts)
 
     def move(self, place: Place) -> None:
         """Answer as the workload at another place sees the same table, from the very next packet on."""
@@ -133,15 +144,28 @@ class Resolver:
                 return built
 
     def _use(self, place: Place, authority: Authority) -> None:
-        table = authority.table
         self.place = place
         self._search = Search(place.search if place.autopath != "off" else ())
         self.authority = authority
-        ttl = place.ttl if place.ttl is not None else table.ttl if table else 0
-        self._answers = Answers(self.authority, ttl=ttl, serial=self.serial)
+        self._answers = self._new_answers()
         self._turns.clear()
         self._claims: dict[bytes, int] = {}  # by parent
         self.packed.forget()
+        self.packed_streams.forget()
+
+    def _forget_about(self, table: Table) -> None:
+        """Some hosts of the table in force are others now. A packed answer hangs on them only if its name begins with a label
+        that one of theirs has, too: they may be that name, stand for it in a short form, or below it; or it says so itself."""
+        labels = {label for host in table.changed for label in names.labels(names.parse(host))}
+        self._answers = self._new_answers()
+        self._claims.clear()
+        self.packed.forget_about(labels)
+        self.packed_streams.forget_about(labels)
+
+    def _new_answers(self) -> Answers:
+        place, table = self.place, self.authority.table
+        ttl = place.ttl if place.ttl is not None else table.ttl if table else 0
+        return Answers(self.authority, ttl=ttl, serial=self.serial)
 
     # A packet's way
 
@@ -162,15 +186,16 @@ class Resolver:
         if decision.rule == "D17":
             done(self._failed(query, limit, "local", _NOT_READY, "no name table has arrived yet"))
         elif said is None:
-            # A walk hangs on several words, a cookie makes each query new, and packs are for UDP.
-            packs = decision.walk is None and not tcp and not (query.edns and query.edns.options)
-            self._upstream(_Client(query, limit, done, packet if packs else b""), decision, now)
+            packs = decision.walk is None  # which hangs on several words
+            self._upstream(
+                _Client(query, limit, done, self._packs(query, tcp) if packs else None, packet), decision, now
+            )
         elif said.follow is not None:
             self._follow(_Client(query, limit, done), list(said.sections.answer), said.follow, now)
         else:
             message = self._render(query, limit, said)
-            if decision.found and not tcp:
-                self._pack(packet, query, limit, said, message, decision.found)
+            if (packed := self._packs(query, tcp)) is not None:
+                self._pack(packed, packet, query, limit, said, message, decision.found)
             done(Answered(message, "mesh", query.type, said.rcode))
         return True
 
@@ -180,6 +205,11 @@ class Resolver:
         assert isinstance(query, Query)  # the short way is for no others
         client = _Client(query, query.limit(self.place.udp_max), done)
         self.lookups.heard(ask, partial(self._give, client, []), result, now)
+
+    @property
+    def packed_hits(self) -> int:
+        """Answers out of the cache that were given packed, of which the cache itself knows nothing."""
+        return self.packed.cache_hits + self.packed_streams.cache_hits
 
     def is_foreign(self, name: bytes) -> bool:
         """Whether these octets are a name that is surely an upstream's; False: `answer` must look.
@@ -275,19 +305,27 @@ class Resolver:
         turn = self._turns[key] = self._turns.get(key, -1) + 1
         return turn
 
-    def _pack(self, packet: bytes, query: Query, limit: int, said: Answer, message: bytes, found: Found) -> None:
-        """Keep the answer for the same packet to come, in every order of its addresses, this one last.
+    def _packs(self, query: Query, tcp: bool) -> PackedAnswers | None:
+        """Where the answer to such a query may be kept packed; a cookie makes each one new."""
+        if query.edns and query.edns.options:
+            return None
+        return self.packed_streams if tcp else self.packed
 
-        A query with EDNS options is not worth it: a cookie makes each one new.
-        """
-        if said.turns > PACKED_TURNS or (query.edns and query.edns.options):
+    def _pack(
+        self, packed: PackedAnswers, packet: bytes, query: Query, limit: int, said: Answer, message: bytes, found: Found | None
+    ) -> None:  # fmt: skip
+        """Keep the answer for the same packet to come, in every order of its addresses, this one last."""
+        if said.turns > PACKED_TURNS:
             return
         tails = [message[2:]]
-        if said.turns > 1 and found.entry:
-            now = self._turns[found.entry.host, query.type]
+        entry = found.entry if found else None
+        if found and entry and said.turns > 1:
+            now = self._turns[entry.host, query.type]
             later = (self._answers.answer(found, query.name, query.type, now + n) for n in range(1, said.turns))
             tails[:0] = [self._render(query, limit, answer)[2:] for answer in later]
-        self.packed.keep(packet[2:], Packed(tails, query.type, said.rcode))
+        # Addresses of its own are all that such an answer says; an SOA has a serial, and aliases and ports lead to other hosts.
+        alone = said.rule == "D11" and not said.sections.authority and entry is not None and not entry.alias
+        packed.keep(packet[2:], Packed(tails, query.type, said.rcode, alone=alone and is_plain(packet[2:])))
 
     def _render(self, query: Query, limit: int, said: Answer) -> bytes:
         return messages.render(query, said.sections, limit=limit, rcode=said.rcode, aa=True)
@@ -352,9 +390,8 @@ class Resolver:
         options = _STALE if word.source == "stale" else b""
         if not front and not options and not (exists and word.rcode == wire.NXDOMAIN):
             message = messages.relay(client.query, word.message, client.limit, word.body)
-            if client.packet and now < word.until:
-                tails, rcode = [message[2:]], message[3] & 0x0F
-                self.packed.keep(client.packet[2:], Packed(tails, client.query.type, rcode, "cache", word.until))
+            if client.packed is not None and now < word.until:
+                self._pack_word(client.packed, client, word, message)
             return client.done(Answered(message, word.source, client.query.type, message[3] & 0x0F))
         rcode = wire.NOERROR if exists else word.rcode
         added = messages.records(word.message)
@@ -363,16 +400,19 @@ class Resolver:
         message = messages.render(client.query, sections, limit=client.limit, rcode=rcode, aa=aa, options=options)
         return client.done(Answered(message, word.source, client.query.type, rcode))
 
+    def _pack_word(self, packed: PackedAnswers, client: _Client, word: Word, message: bytes) -> None:
+        """Keep an answer out of the cache for the same packet to come."""
+        question, qtype = client.packet[2:], client.query.type
+        # What an alias leads to, an address has or a port is called may come to be the mesh's.
+        alone = qtype != wire.PTR and is_plain(question) and not has_alias(word.message, word.body)
+        tails, rcode = [message[2:]], message[3] & 0x0F
+        packed.keep(question, Packed(tails, qtype, rcode, alone=alone, source="cache", until=word.until))
+
     def _inward(self, word: Word) -> tuple[Sequence[Record], bytes] | None:
         """Where a chain of CNAMEs enters the mesh: the records up to there, and the mesh name (rule D24)."""
-        message, fixed = word.message, word.body.fixed
-        # Every record is looked at: a signature may stand before the alias, or the chain's end.
-        for at in fixed[: message[6] << 8 | message[7]]:
-            if message[at : at + 2] in _LEADING:
-                break
-        else:
+        if not has_alias(word.message, word.body):
             return None
-        for target, records in legs(message):
+        for target, records in legs(word.message):
             if self.authority.zone_of(target) or self.authority.host(target):
                 return records, target
         return None
@@ -400,7 +440,8 @@ class Resolver:
         A copy of this resolver gives it, which counts and turns for itself.
         """
         double = copy(self)
-        double.lookups, double.packed, double._turns = lookups, PackedAnswers(), {}
+        double.lookups, double._turns = lookups, {}
+        double.packed, double.packed_streams = PackedAnswers(), PackedAnswers()
         double._is_own_probe = _is_nobodys
         told: list[Answered] = []
         double.answer(packet, tcp=True, now=now, done=told.append)

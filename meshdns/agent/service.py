@@ -2,9 +2,9 @@
 
 import gc
 import os
-import resource
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,11 +24,15 @@ from meshdns.agent.adoption import Adoption
 from meshdns.agent.batch import Batch
 from meshdns.agent.cache import Cache
 from meshdns.agent.config import AgentConfig, load
-from meshdns.agent.doors import Doors
+from meshdns.agent.datagrams import open_datagrams
+from meshdns.agent.doors import Doors, tell_bug, tell_query
 from meshdns.agent.facts import TableSource
+from meshdns.agent.front import Front
 from meshdns.agent.heartbeat import Heartbeat
+from meshdns.agent.hotpath import TakeShort, UdpPort, UdpProtocol
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.lifetimes import Limits
+from meshdns.agent.linger import Linger
 from meshdns.agent.lookups import Lookups
 from meshdns.agent.poller import Poller
 from meshdns.agent.renewal import Renewal
@@ -41,11 +45,12 @@ from meshdns.agent.snapshot import Snapshot
 from meshdns.agent.special import Special
 from meshdns.agent.status import Facts, StatusPage
 from meshdns.agent.steps import Result
+from meshdns.agent.streams import TcpFactory, TcpPort
 from meshdns.agent.subscription import Subscription
 from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
 from meshdns.agent.watch import Watch
-from meshdns.host import resolvconf
+from meshdns.host import descriptors, resolvconf
 from meshdns.host.placing import File, place
 from meshdns.net.supervisor import Supervisor
 from meshdns.net.tls import ClientTls, TrustProblem
@@ -85,17 +90,10 @@ def prepare(reactor: Any) -> None:
     reactor.seconds = time.monotonic
     # Questions under way live for milliseconds and hold no circles; the default looks at them every few hundred.
     gc.set_threshold(defaults.GC_THRESHOLD)
-    _raise_descriptors()
+    descriptors.allow(defaults.DESCRIPTORS)
 
 
-def _raise_descriptors() -> None:
-    """Use as many file descriptors as the host allows: TCP clients and the ports of upstream questions (D1, D20) take them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = defaults.DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, defaults.DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
+TakePassed = Callable[[int, str, int], socket.socket | None]
 OpenManifests = Callable[[AgentConfig, Callable[[Table], None], Any], TableSource]
 
 
@@ -111,19 +109,20 @@ class AgentService(Service):
         clock: Callable[[], float] = reactor.seconds
         self._conf = _resolv_conf(config)
         self._batch = batch = Batch()
+        self._linger = Linger(reactor)
         self._secure = Secure()
         self._running = False
         self._routes = Routes(self._open_upstream)
         self._special = Special(config.upstream.domains)
         self._lookups = Lookups(Cache(_limits(config)), self._ask, self._later)
         self._resolver = Resolver(_place(config, self._conf), self._lookups, self._routes.is_own_probe, self._special)
-        self._ledger = Ledger(self._resolver.packed)
+        self._ledger = Ledger(self._resolver.packed, self._resolver.packed_streams)
         self._access = Access(config.allow, clock)
         short = ShortWay(self._resolver, self._routes.ask_alone, clock)
         self._supervisor = Supervisor(reactor)
-        self._doors = Doors(
-            self._resolver.answer, self._resolver.packed, self._access, self._ledger, reactor, clock, batch, short.take,
-            self._supervisor.take,
+        self._doors = open_doors(
+            self._resolver, self._access, self._ledger, reactor, clock=clock, batch=batch, linger=self._linger,
+            take_short=short.take, take_passed=self._supervisor.take,
         )  # fmt: skip
         self._doors.tell_queries(config.log.queries)
         self._heartbeat = Heartbeat(reactor)
@@ -238,7 +237,9 @@ class AgentService(Service):
     # Wiring
 
     def _open_upstream(self) -> Upstream:
-        upstream = Upstream(self._reactor, (), batch=self._batch, secure=self._secure, recovered=self._recovered)
+        upstream = Upstream(
+            self._reactor, (), batch=self._batch, secure=self._secure, linger=self._linger, recovered=self._recovered
+        )
         if self._running:
             upstream.start()
         return upstream
@@ -338,6 +339,32 @@ class AgentService(Service):
         _log.info(what, version=__version__, path=self._path, listen=listen, servers=servers, **more)
         for note in self._conf.notes if not self._config.upstream.servers else ():
             _log.warn("{note}", note=note)
+
+
+def open_doors(
+    resolver: Resolver, access: Access, ledger: Ledger, reactor: Any, *, clock: Callable[[], float], batch: Batch,
+    linger: Linger, take_short: TakeShort = lambda *_: False, take_passed: TakePassed = lambda *_: None,
+) -> Doors:  # fmt: skip
+    """Doors that answer what this resolver says; none of them is open yet. `take_passed` gives the socket of the process before this
+    one, by kind, host and port, where there is one."""
+    front = Front(resolver.answer, access.allows, ledger, clock, tell_bug, tell_query)
+
+    def open_udp(host: str, port: int) -> UdpPort:
+        door = UdpPort(
+            port, UdpProtocol(front, reactor, batch), host, reactor, front=front, packed=resolver.packed, access=access,
+            batch=batch, linger=linger, open_datagrams=open_datagrams, take_short=take_short,
+        )  # fmt: skip
+        door.passed = take_passed(socket.SOCK_DGRAM, host, port)
+        door.startListening()
+        return door
+
+    def open_tcp(host: str, port: int) -> TcpPort:
+        door = TcpPort(port, TcpFactory(front, resolver.packed_streams, reactor), defaults.TCP_BACKLOG, host, reactor)
+        door.passed = take_passed(socket.SOCK_STREAM, host, port)
+        door.startListening()
+        return door
+
+    return Doors(front, [resolver.packed, resolver.packed_streams], open_udp, open_tcp, reactor)
 
 
 def _token(path: str | None) -> str:

@@ -8,7 +8,7 @@ The file is looked at by stat, through symbolic links, so that a rename, an edit
 import gc
 import os
 import stat
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -17,6 +17,7 @@ from meshdns.defaults import TABLE_FILE_BYTES, TABLE_FILE_POLL
 from meshdns.table import BadTable, Table, read_in_steps
 
 _log = Logger()
+_PIECE = 1 << 16  # octets read at once
 _MEANWHILE = "until it is there, names in mesh zones get SERVFAIL and all other names are forwarded"
 
 
@@ -84,7 +85,7 @@ class TableFile:
         collecting = gc.isenabled()
         gc.disable()  # nothing read here is garbage, and searching it for some takes long
         try:
-            self._good((yield from read_in_steps(_contents(self._path))))
+            self._good((yield from read_in_steps(_pieces(self._path))))
         except BadTable as error:
             self._bad(str(error))
         except OSError as error:
@@ -152,15 +153,16 @@ def _stamp(path: str) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _contents(path: str) -> bytes:
+def _pieces(path: str) -> Iterator[bytes]:
     """A regular file's octets; raises OSError, and BadTable for what is no file or too large."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would make open wait for ever
-    with open(descriptor, "rb") as file:
+    with open(descriptor, "rb", 0) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise BadTable(0, "is no regular file: name a file with a table")
-        data = file.read(TABLE_FILE_BYTES + 1)
-    if len(data) > TABLE_FILE_BYTES:
-        raise BadTable(
-            0, f"has more than {TABLE_FILE_BYTES >> 20} MiB: no mesh has so many hosts, is it the right file?"
-        )
-    return data
+        octets = 0
+        while piece := file.read(_PIECE):
+            octets += len(piece)
+            if octets > TABLE_FILE_BYTES:
+                most = TABLE_FILE_BYTES >> 20
+                raise BadTable(0, f"has more than {most} MiB: no mesh has so many hosts, is it the right file?")
+            yield piece

@@ -46,6 +46,14 @@ class Secured(Protocol):
     def distrust(self, server: Server, reason: Failure, /) -> str | None: ...
 
 
+class Linger(Protocol):
+    """The short way round the reactor."""
+
+    def add(self, descriptor: int, read: Callable[[], None], /) -> None: ...
+    def remove(self, descriptor: int, /) -> None: ...
+    def read(self, read: Callable[[], None], /) -> None: ...
+
+
 _DATAGRAM = 65535
 _NEVER = float("inf")
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -69,6 +77,7 @@ class Upstream:
         sockets: int | None = None,
         batch: Batch | None = None,
         secure: Secured | None = None,
+        linger: Linger | None = None,
         recovered: Callable[[], object] = lambda: None,
     ) -> None:
         """`recovered` is called when a server that was dead answers again."""
@@ -85,7 +94,8 @@ class Upstream:
         self._outbox: list[tuple[int, int, bool, bytes]] = []
         self._batch = batch or Batch()
         self._batch.at_end(self._flush)
-        self._pool = _Pool(self._arrived, self._failed, self._batch, self._seconds)
+        self._linger = linger
+        self._pool = _Pool(self._arrived, self._failed, self._batch, self._seconds, linger)
         self._sockets: dict[int, list[_Socket | None]] = {}
         self._streams: dict[int, _Stream] = {}
         self._closing: set[_Stream] = set()
@@ -99,6 +109,8 @@ class Upstream:
     def start(self) -> None:
         """Put a probe to every server: does it live, does it forward to us (rule D19)?"""
         self._reactor.addReader(self._pool)
+        if self._linger is not None:
+            self._linger.add(self._pool.fileno(), self._pool.read)
         self.replace(self._servers, self._options, self._others)
 
     def replace(self, servers: Sequence[Server], options: Options, others: int = 0) -> None:
@@ -126,6 +138,8 @@ class Upstream:
         for index in list(self._sockets):
             self._forget(index)
         self._reactor.removeReader(self._pool)
+        if self._linger is not None:
+            self._linger.remove(self._pool.fileno())
         self._pool.close()
         if not self._closing:
             return succeed(None)
@@ -432,8 +446,10 @@ class _Pool:
         failed: Callable[[_Socket, OSError], None],
         batch: Batch,
         seconds: Callable[[], float],
+        linger: Linger | None,
     ) -> None:
         self._arrived = arrived
+        self._linger = linger
         self._failed = failed
         self._batch = batch
         self._seconds = seconds
@@ -468,6 +484,13 @@ class _Pool:
         return "upstream"
 
     def doRead(self) -> None:
+        if self._linger is None:
+            self.read()
+        else:
+            self._linger.read(self.read)
+
+    def read(self) -> None:
+        """Hand on what each socket has, one datagram of each."""
         sockets, arrived, buffer, view = self._sockets, self._arrived, self._buffer, self._view
         now = self._seconds()  # for the whole batch, which takes a few milliseconds at most
         self._batch.begin()

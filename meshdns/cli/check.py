@@ -5,9 +5,11 @@ names, its table file or its manifests, is looked at too; a directory is one of 
 """
 
 import argparse
+import errno
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -87,7 +89,11 @@ def check(file: str, seen: set[str]) -> Iterator[Problem]:
 
 
 def _content(file: str) -> bytes:
-    with open(file, "rb") as opened:
+    """A regular file's octets, one more than any may have; raises OSError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would make open wait for ever
+    with open(descriptor, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file; save what it gives in one")
         return opened.read(defaults.TABLE_FILE_BYTES + 1)
 
 

@@ -1,8 +1,9 @@
 """Inside: manifests as text -> documents as trees of values, each with its line; or the problem of a document that is none.
 
 YAML of Kubernetes: several documents in a file, anchors, JSON as a part of it. No scalar is guessed at, for each stays the text
-that was written (YAML 1.1 takes `no` for False). Bounded in depth and in values, and what an alias stands for is shared and
-never copied, so that nine lines of aliases cost nine lines. It must never know what a document is about.
+that was written (YAML 1.1 takes `no` for False). Bounded in depth and in values. What an alias stands for is shared and never
+copied, but counts as often as it is named, for who reads a document goes through it as often. It must never know what a
+document is about.
 """
 
 import re
@@ -113,8 +114,10 @@ class _Composer:
 
     def __init__(self) -> None:
         self._anchors: dict[str, Value] = {}
-        self._open: list[tuple[Value, list[Value]]] = []  # maps gather keys and values in turn
-        self._count = 0
+        self._weights: dict[int, int] = {}  # how many values stand in those with an anchor, by id
+        # Maps gather keys and values in turn. Beside them how many values there were before, None without an anchor.
+        self._open: list[tuple[Value, list[Value], int | None]] = []
+        self._count = 0  # of values, aliases unfolded
         self._documents = 0
 
     def compose(self, events: Any) -> Value:
@@ -135,16 +138,27 @@ class _Composer:
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             self._bound(_line(event))
             kind = "map" if isinstance(event, yaml.MappingStartEvent) else "list"
-            self._open.append((self._anchored(event, Value(kind, _line(event))), []))
+            begun = None if event.anchor is None else self._count
+            self._open.append((self._anchored(event, Value(kind, _line(event))), [], begun))
         elif isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self._anchors:
-                raise BadDocument(_line(event), f"the alias {quote(f'*{event.anchor}')} stands for nothing")
-            return self._put(self._anchors[event.anchor])
+            return self._put_again(event)
         elif isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
                 raise BadDocument(_line(event), 'a second document begins here; part them with "---"')
         return None
+
+    def _put_again(self, event: Any) -> Value | None:
+        """What an alias stands for. All that stands in it counts, too."""
+        line, anchor = _line(event), event.anchor
+        meant = self._anchors.get(anchor)
+        if meant is None:
+            raise BadDocument(line, f"the alias {quote(f'*{anchor}')} stands for nothing")
+        if meant.kind in ("list", "map"):
+            if id(meant) not in self._weights:
+                raise BadDocument(line, f"the alias {quote(f'*{anchor}')} stands for a value that it is a part of")
+            self._count += self._weights[id(meant)]
+        return self._put(meant)
 
     def _anchored(self, event: Any, value: Value) -> Value:
         if event.anchor is not None:
@@ -158,14 +172,18 @@ class _Composer:
     def _put(self, value: Value) -> Value | None:
         self._count += 1
         if self._count > MANIFEST_VALUES:
-            raise BadDocument(value.line, f"there are more than {MANIFEST_VALUES:,} values; split the document")
+            raise BadDocument(
+                value.line, f"there are more than {MANIFEST_VALUES:,} values, aliases unfolded; split the document"
+            )
         if not self._open:
             return value
         self._open[-1][1].append(value)
         return None
 
     def _close(self) -> Value | None:
-        value, gathered = self._open.pop()
+        value, gathered, begun = self._open.pop()
+        if begun is not None:
+            self._weights[id(value)] = self._count - begun
         if value.kind == "list":
             value.items = gathered
         else:

@@ -99,6 +99,8 @@ def _one(cluster: str, document: Value, kind: str, version: str) -> Read:
     kind, version = _word(document, "kind") or kind, _word(document, "apiVersion") or version
     if not kind:
         return Read("", document.line, problems=((document.line, "kind is required"),))
+    if kind in _VERSIONS and not version:
+        return Read(kind, document.line, problems=((document.line, "apiVersion is required, as a text"),))
     group, _, number = version.rpartition("/")
     known = _VERSIONS.get(kind)
     if known is None or known[0] != group:
@@ -114,7 +116,8 @@ def _one(cluster: str, document: Value, kind: str, version: str) -> Read:
         return Read(kind, document.line, problems=tuple(sheet.problems))
     name = meta.required("name", subdomain if kind not in ("Service", "Namespace", "ServiceImport") else label)
     namespace = "" if kind in _CLUSTER_WIDE else meta.text("namespace", label, DEFAULT_NAMESPACE)
-    ref = Ref(cluster, kind, namespace, name) if name else None
+    # With a namespace that is wrong nobody knows whose document it is, as without a name.
+    ref = Ref(cluster, kind, namespace, name) if name and not sheet.problems else None
     found = _READERS[kind](ref or Ref(cluster, kind, namespace, ""), meta, fields)
     problems = tuple(sheet.problems)
     return Read(kind, document.line, ref, None if problems else found, problems)

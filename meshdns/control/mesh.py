@@ -1,8 +1,8 @@
 """Outside: from what sources read to what workloads may see: the World, its VIPs and its views, made anew after changes.
 
 Updates of sources enter; views leave, and `changed` is called when there are others. A change waits until sources have been
-quiet for a moment, and none waits long (rule X8). A VIP is stored before anybody sees it (rule C5): while the store is of no
-use, what has a VIP keeps it and nothing new gets one. It must never know of files, HTTP or who asks.
+quiet for a moment, and none waits long (rule X8). A VIP is stored before anybody sees it (rule C5): while the store cannot be
+written, what has a VIP keeps it and nothing new gets one. It must never know of files, HTTP or who asks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from meshdns.control.model import SOURCE, Cluster, Demand, Problem, Update, Workload
 from meshdns.control.registry import Registry
 from meshdns.control.views import View, Views
-from meshdns.control.vips import Lease, Plan, Ranges, plan
+from meshdns.control.vips import Lease, Plan, Ranges, plan, standing
 from meshdns.defaults import DEBOUNCE_MOST, DEBOUNCE_QUIET, LEASES_RETRY
 
 _log = Logger()
@@ -50,7 +50,7 @@ class Mesh:
         self.views = Views(self.registry)
         self.vips: Mapping[str, tuple[str, ...]] = {}
         self.sources: dict[str, Source] = {}  # by cluster
-        self.ready = False  # whether every source has been read once and tables are made
+        self.ready = False  # whether every source and the store have been read once, and tables are made
         self._ranges = ranges
         self._leases = leases
         self._clock = clock
@@ -63,6 +63,7 @@ class Mesh:
         self._met: Demand | None = None  # what the VIPs of now were made for
         self._problems: tuple[Problem, ...] = ()
         self._trouble = ""
+        self._read = False  # whether the store has been, once
 
     # from the sources
 
@@ -125,8 +126,9 @@ class Mesh:
                 return
             self.vips = vips
             self.views.adopt(changes, vips)
-            self.ready = True
-            self._changed()
+            self.ready = self.ready or self._read or not self.registry.demand.wanted
+            if self.ready:
+                self._changed()
         finally:
             self._making = False
             if self._again:
@@ -142,12 +144,29 @@ class Mesh:
             made = await self._leases.update(lambda held: plan(demand.wanted, demand.claimed, held, self._ranges, now))
         except Exception as error:
             self._fail(str(error))
-            return {host: pair for host, pair in self.vips.items() if host in demand.wanted}
+            return await self._standing(demand)
+        self._read = True
         if self._trouble:
             _log.info("the lease store can be used again")
             self._trouble = ""
         self._problems = made.problems
         self._met = None if made.problems else demand  # what is full now may have room later
+        return made.vips
+
+    async def _standing(self, demand: Demand) -> Mapping[str, tuple[str, ...]]:
+        """What can be had of a store without writing into it; of one that cannot even be read, what is known of it."""
+        now = self._wall()
+        try:
+            made = await self._leases.update(
+                lambda held: standing(plan(demand.wanted, demand.claimed, held, self._ranges, now))
+            )
+        except Exception:
+            return {
+                host: pair
+                for host, pair in self.vips.items()
+                if host in demand.wanted and all(host in demand.claimed.get(each, (host,)) for each in pair)
+            }
+        self._read = True
         return made.vips
 
     def _fail(self, why: str) -> None:

@@ -30,6 +30,7 @@ from meshdns.control.sources.files import Files
 from meshdns.control.status import Facts, StatusPage
 from meshdns.control.tokensfile import TokensFile
 from meshdns.control.vips import Ranges
+from meshdns.host import descriptors
 from meshdns.net.ports import tls_port
 from meshdns.net.site import Site
 from meshdns.net.supervisor import Supervisor
@@ -70,6 +71,7 @@ def makeService(options: Options) -> "ControlService":
     reactor: Any = twisted_reactor
     reactor.seconds = time.monotonic  # timers must not notice that the wall's clock is stepped (ticket 2424)
     gc.set_threshold(defaults.GC_THRESHOLD)
+    descriptors.allow(defaults.CONTROL_DESCRIPTORS)
     try:
         return ControlService(options["config"], options["loaded"], reactor)
     except (TrustProblem, StoreProblem) as problem:

@@ -88,6 +88,12 @@ def plan(
     return _Planner(wanted, claimed, leases, ranges, now).plan()
 
 
+def standing(made: Plan) -> Plan:
+    """As much of a plan as holds with nothing written: leases that stand as they are."""
+    new = {lease.host for lease in made.write}
+    return Plan(vips={host: pair for host, pair in made.vips.items() if host not in new}, problems=made.problems)
+
+
 class _Planner:
     def __init__(
         self, wanted: Collection[str], claimed: Mapping[str, Collection[str]], leases: Mapping[str, Lease], ranges: Ranges,
@@ -124,6 +130,9 @@ class _Planner:
         elif host in self._wanted:
             why = f"a user names its VIP {lost[0]} for another host" if lost else "its VIP is outside the ranges of now"
             self._problems.append(_problem(VIP, host, f"{why}; it gets another one"))
+            # It rests under words that are no host: the host's own lease will be another one.
+            self._taken.update(pair)
+            self._write.append(Lease(f"{' and '.join(pair)} of {host}", lease.ipv4, lease.ipv6, self._now))
         elif lease.freed is None:
             self._taken.update(pair)
             self._write.append(attrs.evolve(lease, freed=self._now))

@@ -24,6 +24,13 @@ _NAME = "doors"
 _KINDS = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
 
 
+class Passed(socket.socket):
+    """A socket that a process before this one has listened on: it has its address already."""
+
+    def bind(self, address: object) -> None:  # type: ignore[override]
+        pass
+
+
 class Supervisor:
     """What stands above this process, as its environment says."""
 
@@ -125,7 +132,7 @@ def _passed(said: Mapping[str, str]) -> dict[tuple[int, str, int], socket.socket
     for descriptor in range(_FIRST, _FIRST + min(int(count), 1024)):
         try:
             os.set_inheritable(descriptor, False)
-            passed = socket.socket(fileno=descriptor)
+            passed = Passed(fileno=descriptor)
         except OSError:  # no socket
             with suppress(OSError):
                 os.close(descriptor)
@@ -133,6 +140,7 @@ def _passed(said: Mapping[str, str]) -> dict[tuple[int, str, int], socket.socket
         if passed.family not in (socket.AF_INET, socket.AF_INET6) or passed.type not in _KINDS:
             passed.close()
             continue
+        passed.setblocking(False)
         host, port = passed.getsockname()[:2]
         found.setdefault((passed.type, host, port), passed)
     return found

@@ -167,11 +167,17 @@ class ClientTls:
         self._has_ca = ca is not None
         self._pins = frozenset(pins)
         self._kept = _Kept((ca, certificate, key), make)
+        self._used = self._kept.context()
 
     @property
     def problem(self) -> str:
         """Why changed files are of no use, "" when all is well."""
         return self._kept.problem
+
+    @property
+    def renewed(self) -> bool:
+        """Whether files have changed since the last connection was made: it shows who we were, and trusts whom we trusted."""
+        return self._kept.context() is not self._used
 
     def creator(self, host: str) -> "_Client":
         """Connections to a server that is called so in its certificate: a DNS name or an address."""
@@ -218,7 +224,8 @@ class _Client:
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         tls, chain = self._tls, _Chain(self._host)
-        connection = SSL.Connection(tls._kept.context(), None)
+        tls._used = tls._kept.context()
+        connection = SSL.Connection(tls._used, None)
         if not _is_address(self._host):
             connection.set_tlsext_host_name(self._host.encode())
         connection.set_verify(

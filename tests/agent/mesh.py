@@ -89,6 +89,14 @@ class Mesh:
     def adopt(self, hosts: list[dict[str, Any]], ttl: int = 30) -> None:
         self.resolver.adopt(table.read(lines(hosts, self.zones, ttl)))
 
+    def adopt_delta(self, hosts: list[dict[str, Any]]) -> None:
+        """The same by a delta from the table in force."""
+        held = self.resolver.authority.table
+        loader = table.Loader(held)
+        for line in table.diff(held, table.read(lines(hosts, self.zones))):
+            loader.feed(line.encode())
+        self.resolver.adopt(loader.finish())
+
     def _ask(self, ask: wire.Ask, done: Callable[[Reply | Failed, float], None]) -> None:
         self.asked.append(ask)
         if self.reply is None:

@@ -1,5 +1,7 @@
 """Tables come into force in steps, and small deltas at once; what results is what a table alone makes (D28, X8)."""
 
+import gc
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshdns import names, table
 from meshdns.agent.adoption import Adoption
-from meshdns.agent.authority import Authority
+from meshdns.agent.authority import Authority, let_go
 from meshdns.defaults import AUTHORITY_STEP
 from meshdns.table import Loader, Table
 
@@ -74,6 +76,21 @@ class FollowTests(SynchronousTestCase):
             self.assertFalse(authority.follow(other))
         self.assertFalse(Authority(None, *PLACE).follow(new))
         self.assertEqual(before, indexes(authority))
+
+
+class LetGoTests(SynchronousTestCase):
+    def test_some_at_a_time(self) -> None:
+        """X8: what a table was made of is freed in steps, and all of it."""
+
+        def alive() -> int:
+            return sum(type(each) is table.Entry for each in gc.get_objects())
+
+        gc.collect()
+        before = alive()
+        parts = Authority(many(AUTHORITY_STEP * 3), *PLACE).parts()
+        counts = [alive(), *(alive() for _ in let_go(parts)), alive()]
+        self.assertEqual((before + AUTHORITY_STEP * 3, before), (counts[0], counts[-1]))
+        self.assertLessEqual(max(one - two for one, two in itertools.pairwise(counts)), AUTHORITY_STEP)
 
 
 class AdoptionTests(SynchronousTestCase):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
@@ -17,12 +18,16 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from meshdns import wire
-from meshdns.agent import doors
+from meshdns.agent import streams
 from meshdns.agent.access import Access, is_own_address
+from meshdns.agent.batch import Batch
 from meshdns.agent.flights import Reply
 from meshdns.agent.ledger import Ledger
+from meshdns.agent.linger import Linger
+from meshdns.agent.packed import Packed
 from meshdns.agent.resolver import Answered
-from tests.agent.mesh import Mesh
+from meshdns.agent.service import open_doors
+from tests.agent.mesh import HOSTS, Mesh
 
 NAME = "productpage.ns1.svc.cluster.local."
 WAIT = 5.0
@@ -68,11 +73,17 @@ class DoorsTests(TestCase):
     def setUp(self) -> None:
         self.later: list[tuple[wire.Ask, Callable[..., None]]] = []
         self.mesh = Mesh()
-        self.ledger = Ledger(self.mesh.resolver.packed)
+        self.ledger = Ledger(self.mesh.resolver.packed, self.mesh.resolver.packed_streams)
         self.mesh.lookups._ask_upstream = lambda ask, done: self.later.append((ask, done))
         self.access = Access(self.allow, time.monotonic)
-        self.doors = doors.Doors(
-            self.mesh.resolver.answer, self.mesh.resolver.packed, self.access, self.ledger, reactor, time.monotonic
+        self.doors = open_doors(
+            self.mesh.resolver,
+            self.access,
+            self.ledger,
+            reactor,
+            clock=time.monotonic,
+            batch=Batch(),
+            linger=Linger(reactor),
         )
         self.ports = {host: free_port(host) for host in self.hosts}
         self.doors.listen(self.ports.items())
@@ -115,6 +126,44 @@ class BothTransportsTests(DoorsTests):
             self.assertEqual(again, struct.pack("!H", number) + first[2:])
         self.assertEqual(self.ledger.queries(), {("udp", "A", "NOERROR", "mesh"): 199})
         self.assertEqual(sum(self.ledger.durations["mesh"].buckets), 1 + 3 * 64)
+
+    async def test_packed_over_tcp(self) -> None:
+        """D1, D4, D5: also on a stream the second answer is the first one's bytes; it is whole where a datagram was cut."""
+        many = {
+            "host": "many.ns1.svc.cluster.local",
+            "ips": [f"10.6.0.{n}" for n in range(16)],
+            "registry": "Kubernetes",
+        }
+        self.mesh.adopt([*HOSTS, {**many, "ips": [*many["ips"], *(f"fd00::{n}" for n in range(1, 17))]}])
+        for name, rdtype, size in ((NAME, "A", 1), ("many.ns1.svc.cluster.local.svc.cluster.local.", "AAAA", 16)):
+            cut = dns.message.from_wire(await deferToThread(self.udp, query(name, rdtype)) or b"")
+            self.assertEqual(bool(cut.flags & dns.flags.TC), size > 1)
+
+            def ask(name: str = name, rdtype: str = rdtype) -> list[bytes]:
+                connection = self.connect()
+                connection.sendall(b"".join(framed(query(name, rdtype, id=number)) for number in range(1, 101)))
+                return [read_frame(connection) for _ in range(100)]
+
+            answers = await deferToThread(ask)
+            self.assertEqual([answer[:2] for answer in answers], [struct.pack("!H", n) for n in range(1, 101)])
+            self.assertEqual(len({answer[2:] for answer in answers}), size)
+            self.assertEqual(len(dns.message.from_wire(answers[-1]).answer[-1]), size)
+            self.assertEqual(self.ledger.queries()["tcp", rdtype, "NOERROR", "mesh"], 100)
+        self.assertEqual(sum(self.ledger.durations["mesh"].buckets), 202)
+
+    async def test_over_is_over(self) -> None:
+        """D25: a packed answer whose time has come is not given any more, neither in a datagram nor on a stream."""
+
+        def ask() -> tuple[bytes | None, bytes]:
+            connection = self.connect()
+            connection.sendall(framed(query(id=7)))
+            return self.udp(query(id=7)), read_frame(connection)
+
+        answers = await deferToThread(ask)
+        for packs in (self.mesh.resolver.packed, self.mesh.resolver.packed_streams):
+            (question,) = packs.known
+            packs.keep(question, Packed([b"over"], 1, 0, alone=True, until=time.monotonic()))
+        self.assertEqual(answers, await deferToThread(ask))
 
     async def test_tcp_queries_in_one_segment_and_in_crumbs(self) -> None:
         """D1: several queries per connection, however the stream is cut."""
@@ -223,7 +272,7 @@ class StreamLimitTests(DoorsTests):
 
     async def test_idle_is_closed(self) -> None:
         """D1: a connection without a whole query is closed, also one that trickles a partial one."""
-        self.patch(doors, "TCP_IDLE", 0.3)
+        self.patch(streams, "TCP_IDLE", 0.3)
 
         def trickle() -> float:
             connection = self.connect()
@@ -245,7 +294,7 @@ class StreamLimitTests(DoorsTests):
 
     async def test_the_one_idle_longest_makes_room(self) -> None:
         """D1: at the limit the oldest idle connection goes, and the new one is answered."""
-        self.patch(doors, "TCP_CONNECTIONS", 3)
+        self.patch(streams, "TCP_CONNECTIONS", 3)
 
         def ask() -> tuple[bytes, list[int]]:
             streams = [self.connect() for _ in range(3)]
@@ -267,15 +316,15 @@ class StreamLimitTests(DoorsTests):
 
     async def test_a_burst_of_connections(self) -> None:
         """D1: the limit holds within one turn of the reactor, too."""
-        self.patch(doors, "TCP_CONNECTIONS", 5)
+        self.patch(streams, "TCP_CONNECTIONS", 5)
         factory = next(iter(self.doors._open.values()))[1].factory
-        streams = await deferToThread(lambda: [self.connect() for _ in range(30)])
-        await self.until(lambda: streams and len(factory.connections) == 5)
+        clients = await deferToThread(lambda: [self.connect() for _ in range(30)])
+        await self.until(lambda: clients and len(factory.connections) == 5)
         alive = []
-        for stream in streams:
-            stream.settimeout(0.1)
+        for client in clients:
+            client.settimeout(0.1)
             try:
-                alive.append(await deferToThread(stream.recv, 1))
+                alive.append(await deferToThread(client.recv, 1))
             except TimeoutError:
                 alive.append(b"alive")
             except ConnectionResetError:
@@ -284,7 +333,7 @@ class StreamLimitTests(DoorsTests):
 
     async def test_pending_is_bounded(self) -> None:
         """D1: a client with many unanswered queries waits; none of them is lost."""
-        self.patch(doors, "TCP_PENDING", 5)
+        self.patch(streams, "TCP_PENDING", 5)
         connection = self.connect()
         await deferToThread(
             connection.sendall, b"".join(framed(query(f"n{n}.example.org.", id=n)) for n in range(1, 21))

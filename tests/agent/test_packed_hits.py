@@ -9,7 +9,7 @@ import dns.rrset
 from twisted.trial.unittest import SynchronousTestCase
 
 from meshdns.agent.ledger import Ledger
-from tests.agent.mesh import Mesh
+from tests.agent.mesh import HOSTS, Mesh
 
 OUTSIDE = "www.example.org."
 TTL = 300
@@ -20,6 +20,9 @@ def said(query: dns.message.Message) -> dns.message.Message:
     name = query.question[0].name
     if name.to_text().lower() == "into.example.org.":
         reply.answer.append(dns.rrset.from_text(name, TTL, "IN", "CNAME", "productpage.ns1.svc.cluster.local."))
+    elif name.to_text() == "toward.example.org.":
+        reply.answer.append(dns.rrset.from_text(name, TTL, "IN", "CNAME", "later.example.com."))
+        reply.answer.append(dns.rrset.from_text("later.example.com.", TTL, "IN", "A", "192.0.2.2"))
     else:
         reply.answer.append(dns.rrset.from_text(name, TTL, "IN", "A", "192.0.2.1"))
     return reply
@@ -102,6 +105,17 @@ class PackedHitTests(SynchronousTestCase):
         self.assertTrue(self.is_packed(self.packet("mail.example.org.")))
         self.mesh.resolver.move(attrs.evolve(self.mesh.resolver.place, namespace="ns2"))
         self.assertEqual({}, self.mesh.resolver.packed.known)
+
+    def test_forgotten_by_a_delta(self) -> None:
+        """D24, D28: a change of one host leaves the answers of other names, but not those of aliases that may lead to it."""
+        self.assertTrue(self.is_packed(self.packet()))
+        self.assertTrue(self.is_packed(self.packet("toward.example.org.")))
+        later = {"host": "later.example.com", "ips": ["10.4.0.9"], "registry": "External"}
+        self.mesh.adopt_delta([*HOSTS, later])
+        self.assertTrue(self.door(self.packet())[1])
+        message, was_packed = self.door(self.packet("toward.example.org."))
+        self.assertFalse(was_packed)
+        self.assertIn("10.4.0.9", dns.message.from_wire(message).to_text())
 
     def test_counted(self) -> None:
         """Each under source cache, also those of packs that others took the place of."""

@@ -322,7 +322,7 @@ class MetricsTests(PageTests):
         next(iter(self.mesh.resolver.packed.known.values())).hits = 5
         for answered in self.mesh.packet(b"\0\7\0\0\0\2" + bytes(6)):
             ledger.answered("tcp", answered, 0.003)
-        ledger.sampled(0.00003)
+        ledger.sampled(0.00003, "mesh", 64)
         ledger.drop("not-a-query")
         found = await self.read()
 

@@ -300,7 +300,7 @@ class LargeTests(FileCase):
         self.clock.callLater(TABLE_FILE_POLL, count)
         self.look()
         self.assertEqual(self.adopted, [ONE, self.large])
-        self.assertEqual(turns, [1, 1, 1, 2])
+        self.assertEqual(turns, [1, 1, 1, 1, 2])
 
     def test_stopped_in_between(self) -> None:
         """Nothing is adopted any more, and garbage is collected again."""

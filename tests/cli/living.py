@@ -13,8 +13,10 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
 from meshdns.agent.access import Access
-from meshdns.agent.doors import Doors
+from meshdns.agent.batch import Batch
 from meshdns.agent.ledger import Ledger
+from meshdns.agent.linger import Linger
+from meshdns.agent.service import open_doors
 from meshdns.agent.status import Facts, StatusPage
 from tests.agent.looking import facts_of
 from tests.agent.mesh import HOSTS, SEARCH, Mesh
@@ -35,7 +37,9 @@ class LivingTests(TestCase):
         resolver = self.mesh.resolver
         self.ledger = Ledger(resolver.packed)
         access = Access(("loopback",), time.monotonic)
-        self.doors = Doors(resolver.answer, resolver.packed, access, self.ledger, reactor, self.mesh.clock.seconds)
+        self.doors = open_doors(
+            resolver, access, self.ledger, reactor, clock=self.mesh.clock.seconds, batch=Batch(), linger=Linger(reactor)
+        )
         self.port = free_port()
         self.doors.listen([("127.0.0.1", self.port)])
         self.addCleanup(lambda: Deferred.fromCoroutine(self.doors.close()))

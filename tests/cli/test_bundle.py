@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from meshdns import bundles, certificates
 from meshdns.agent import config as agent_config
-from meshdns.control.tokens import find, parse
+from meshdns.control.tokens import by_hash, find, parse
 from meshdns.host import placing
 from tests.cli.test_check import run, spawn
 from tests.pki import Authority
@@ -119,7 +119,7 @@ class CreateTests(BundleTests):
     def test_token(self) -> None:
         """The control plane knows the token by its hash; the bundle has it in clear."""
         made = self.created("--token", "--lifetime", "1h")
-        found = find(parse((self.folder / "tokens.yaml").read_bytes(), "f"), made.files["token"].strip())
+        found = find(by_hash(parse((self.folder / "tokens.yaml").read_bytes(), "f")), made.files["token"].strip())
         assert found is not None and found.expires is not None
         self.assertEqual(("ns1", "default"), (found.namespace, found.service_account))
         self.assertNotIn("identity.pem", made.files)

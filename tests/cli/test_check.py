@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -33,7 +34,10 @@ def spawn(*words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     """The same in a process of its own."""
     script = "import sys; from meshdns.cli import main; sys.exit(main())"
     return subprocess.run(
-        [sys.executable, "-c", script, *words], cwd=ROOT, text=True, timeout=60, **{"capture_output": True, **options}
+        [sys.executable, "-c", script, *words],
+        cwd=ROOT,
+        text=True,
+        **{"capture_output": True, "timeout": 60, **options},
     )
 
 
@@ -285,6 +289,28 @@ class CheckTests(SynchronousTestCase):
         self.patch(defaults, "TABLE_FILE_BYTES", 64)
         code, out, _ = run("check", str(self.folder / "t.jsonl"))
         self.assertEqual((1, "64; is it the right one?"), (code, out.strip().rpartition("than ")[2]))
+
+    def test_nothing_to_wait_for(self) -> None:
+        """A pipe that nobody writes into, or a device without end: named, or in the place of a table or manifests."""
+        pipe = str(self.folder / "pipe")
+        os.mkfifo(pipe)
+        table = self._file("table.yaml", "workload: {namespace: a}\ntable: {file: pipe}\n")
+        manifests = self._file("manifests.yaml", "workload: {namespace: a}\ntable: {manifests: [pipe]}\n")
+        regular, neither = "cannot be read: it is no regular file", "is neither a file nor a directory"
+        for path, told in ((pipe, regular), ("/dev/zero", regular), (table, regular), (manifests, neither)):
+            done = spawn("check", path, timeout=20)
+            self.assertEqual(1, done.returncode, path)
+            self.assertRegex(done.stdout, rf"\A\S+:[12]: [^\n]*{told}[^\n]*\n\Z")
+
+    def test_huge(self) -> None:
+        """A file of a terabyte is not read to its end, whatever it seems to be."""
+        for start in ("", '{"nametable": 1}\n', "apiVersion: v1\nkind: Service\n", "workload: {namespace: a}\n"):
+            path = self._file("huge", start)
+            os.truncate(path, 1 << 40)
+            with mock.patch.object(defaults, "TABLE_FILE_BYTES", 1 << 20):
+                code, out, _ = run("check", path)
+            self.assertEqual(1, code, start)
+            self.assertRegex(out, rf"\A{path}:1: the file is larger than [^\n]*\n\Z")
 
     def test_told_apart(self) -> None:
         """By content, whatever the name."""

@@ -257,19 +257,44 @@ class DocumentTests(Case):
         assert isinstance(found, Service)
         self.assertEqual((("x", "y"), ("z", "w")), found.selector)
 
-    def test_bomb(self) -> None:
-        """C1: nine lines that unfold to a billion values cost what nine lines cost."""
-        lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
-        lines += [
+    def test_bombs(self) -> None:
+        """C1: what a few lines of aliases unfold to is counted before anybody goes through it: nested, merged, in chains, again
+        and again at one place, in itself."""
+        many = 3000
+        head = "kind: Service\napiVersion: v1\nmetadata: {name: a}\n"
+        nine = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+        nine += [
             f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
         ]
-        began = time.process_time()
-        self.said("kind: Service\napiVersion: v1\nmetadata: {name: a}\nspec:\n  clusterIPs: *i\n" + "\n".join(lines))
-        self.said(
-            "\n".join([*lines, "kind: Service", "apiVersion: v1", "metadata: {name: a}", "spec: {clusterIPs: *i}"])
+        keys = "x0: &x0 {" + ", ".join(f"k{number}: 1" for number in range(many)) + "}\n"
+        again = ", ".join(["*x0"] * many)
+        ports = ", ".join(["{port: 1}"] * many)
+        one = f"x: &x0 {{kind: Service, apiVersion: v1, metadata: {{name: a}}, spec: {{ports: [{ports}]}}}}\n"
+        slice_of = "kind: EndpointSlice\napiVersion: discovery.k8s.io/v1\nmetadata: {name: a}\naddressType: IPv4\n"
+        addresses = "x: &x0 {addresses: [" + ", ".join(["10.0.0.1"] * many) + "]}\n"
+        too_many = "there are more than 1,000,000 values, aliases unfolded"
+        for text, told in (
+            ("\n".join([*nine, head]) + "spec: {clusterIPs: *i}\n", too_many),
+            (f"{keys}y: {{<<: [{again}]}}\n{head}", too_many),
+            (keys + "".join(f"x{n + 1}: &x{n + 1} {{<<: *x{n}}}\n" for n in range(many)) + head, too_many),
+            (f"kind: List\napiVersion: v1\n{one}items: [{again}]\n", too_many),
+            (f"{slice_of}{addresses}endpoints: [{again}]\n", too_many),
+            (f"{head}spec: &s {{ports: [*s]}}\n", 'the alias "*s" stands for a value that it is a part of'),
+        ):
+            began = time.process_time()
+            self.setUp()
+            (said,) = self.said(text)
+            self.assertIn(told, said)
+            self.assertLess(time.process_time() - began, 1.0)
+
+    def test_anchor_used_often(self) -> None:
+        """C1: what people use anchors for is no bomb: one text for many objects."""
+        text = "kind: List\napiVersion: v1\nitems:\n- {kind: Service, apiVersion: v1, metadata: {name: s, labels: &l {a: b}}}\n"
+        text += "".join(
+            f"- {{kind: Service, apiVersion: v1, metadata: {{name: s{number}, labels: *l}}, spec: {{selector: *l}}}}\n"
+            for number in range(1000)
         )
-        self.assertLess(time.process_time() - began, 1.0)
-        self.assertIn("a text is wanted here, not a list", self.problems()[0])
+        self.assertEqual((1001, []), (len(self.feed(text).changed), self.problems()))
 
     def test_not_yaml(self) -> None:
         """C1: bytes, tabs, NUL, endless depth, a template: one sentence each with a line."""
@@ -312,6 +337,15 @@ class LastGoodTests(Case):
             self.assertFalse(self.feed(broken))
         self.assertEqual({"a", "b"}, {each.ref.name for each in self.manifests.objects()})
         self.assertEqual(1, len(self.feed(SERVICE % ("a", "10.0.0.1")).gone))
+
+    def test_no_version(self) -> None:
+        """Without an apiVersion that can be read nobody knows whose kind it is: what it was stays."""
+        text = "apiVersion: %s\nkind: ServiceEntry\nmetadata: {name: a}\nspec: {hosts: [a.example.com]}\n"
+        self.feed(text % ISTIO)
+        for wrong in ("[]", "~", "{a: b}", '""'):
+            self.assertFalse(self.feed(text % wrong), wrong)
+            self.assertEqual(["a.yaml:1: ServiceEntry: apiVersion is required, as a text"], self.problems())
+        self.assertEqual(1, len(list(self.manifests.objects())))
 
     def test_removed(self) -> None:
         self.feed(SERVICE % ("a", "10.0.0.1"))

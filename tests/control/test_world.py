@@ -415,6 +415,24 @@ class OrderTests(SynchronousTestCase):
         for workload in WORKLOADS:
             self.assertEqual(list(straight.view(workload).lines()), list(shuffled.view(workload).lines()))
 
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.permutations(range(len(OBJECTS))), st.lists(st.integers(0, 3), min_size=len(OBJECTS), max_size=len(OBJECTS))
+    )
+    def test_any_files(self, order: list[int], files: list[int]) -> None:
+        """C1, C8: the same documents, however they are spread over files and in whatever order within them."""
+        straight, spread = World(), World()
+        for cluster, each in OBJECTS:
+            straight.put(cluster, each)
+        gathered: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for index in order:
+            cluster, each = OBJECTS[index]
+            gathered.setdefault((cluster, f"{files[index]}.yaml"), []).append(each)
+        for (cluster, file), several in gathered.items():
+            spread.put(cluster, *several, file=file)
+        for workload in WORKLOADS:
+            self.assertEqual(list(straight.view(workload).lines()), list(spread.view(workload).lines()))
+
     def follow(self, world: World, held: dict[Workload, table.Table], random: Any) -> None:
         for workload in WORKLOADS:
             if random.random() < 0.3:

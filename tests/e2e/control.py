@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import attrs
 
 from tests.e2e.agent import Agent, command, settings
-from tests.e2e.stage import HERE, ROOT, Stage, end, free_port, twistd, until
+from tests.e2e.stage import HERE, ROOT, Command, Stage, end, free_port, twistd, until
 from tests.pki import Authority, Issued
 
 SAMPLES = ROOT / "meshdns" / "samples" / "mesh"
@@ -60,10 +60,13 @@ class Control:
     config: Path
     log: Path
     process: subprocess.Popen[bytes]
+    prefix: Command = ()
 
     @classmethod
-    def start(cls, grounds: Grounds, name: str = "one", port: int = 0, status: int = 0, **sections: Any) -> "Control":
-        """Starts one and waits until it is ready."""
+    def start(
+        cls, grounds: Grounds, name: str = "one", port: int = 0, status: int = 0, prefix: Command = (), **sections: Any
+    ) -> "Control":
+        """Starts one and waits until it is ready. `prefix` stands before its command line."""
         port, status = port or free_port(), status or free_port()
         served = grounds.root.issue(f"server-{name}", "localhost", "127.0.0.1") if "tls" not in sections else None
         keys: dict[str, Any] = {
@@ -82,8 +85,8 @@ class Control:
         config.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items()))
         (grounds.folder / "tokens.yaml").touch()
         log = grounds.stage.folder / f"{name}.log"
-        words = [*twistd(), "--nodaemon", "--pidfile=", "meshdns-control", "--config", config]
-        control = cls(grounds, port, status, config, log, grounds.stage.start(words, log))
+        words = [*prefix, *twistd(), "--nodaemon", "--pidfile=", "meshdns-control", "--config", config]
+        control = cls(grounds, port, status, config, log, grounds.stage.start(words, log), prefix)
         until("readiness", control.is_ready, control.process, log)
         return control
 
@@ -113,7 +116,7 @@ class Control:
 
     def again(self, name: str = "one", **sections: Any) -> "Control":
         """Another process in its place."""
-        return Control.start(self.grounds, name, self.port, self.status, **sections)
+        return Control.start(self.grounds, name, self.port, self.status, self.prefix, **sections)
 
     def complaints(self) -> list[str]:
         """Lines of the log that nobody may ever write."""

@@ -85,15 +85,17 @@ class Files:
     def _watch(self) -> Generator[float, None, None]:
         """All that is ever done here, as the seconds to wait in between; 0 for a breath in which others have their turn."""
         while True:
-            began = self._clock.seconds()
+            took, began = 0.0, self._clock.seconds()
             found: dict[str, Stamp] = {}
             troubles: dict[str, str] = {}  # by path, whose files nobody can see now
             for path in self._paths:
                 for count, (file, stamp) in enumerate(files(path, troubles), 1):
                     found[file] = stamp
                     if count % FILES_STEP == 0:
-                        yield 0.0
-            took = self._clock.seconds() - began
+                        took += self._clock.seconds() - began
+                        yield 0.0  # the others' time is not ours
+                        began = self._clock.seconds()
+            took += self._clock.seconds() - began
             yield from self._compare(found, set(troubles), troubles)
             if self._stirred or troubles != self._troubles:
                 self._troubles, self._stirred = troubles, False
@@ -162,8 +164,11 @@ def files(path: str, troubles: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
     except OSError as error:
         troubles[path] = f"cannot be read: {error.strerror}; what it gave last stays"
         return
-    if not stat.S_ISDIR(found.st_mode):
+    if stat.S_ISREG(found.st_mode):
         yield path, _stamp(found)
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        troubles[path] = "is neither a file nor a directory; what it gave last stays"
         return
     yield from _below(path, ((found.st_dev, found.st_ino),), troubles, [FILES_MOST])
 

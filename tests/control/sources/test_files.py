@@ -150,6 +150,64 @@ class BadDayTests(Case):
         os.mkfifo(self.tree / "pipe.yaml")
         self.assertEqual({"a": "10.0.0.1"}, self.start())
 
+    def test_neither_file_nor_directory(self) -> None:
+        """C1, X6: a pipe or a device in the place of a tree: nobody waits for it, and it is no empty one."""
+        pipe = self.folder / "pipe"
+        os.mkfifo(pipe)
+        for path in (pipe, Path("/dev/zero")):
+            self.files = self.open(path)
+            self.start()
+            self.assertFalse(self.files.synced)
+            self.assertEqual(
+                f"{path}:1: is neither a file nor a directory; what it gave last stays", str(self.files.problems[0])
+            )
+
+    def test_becomes_a_pipe(self) -> None:
+        """C1: what a tree gave stays when something else stands in its place."""
+        self.write("a")
+        self.start()
+        self.tree.rename(self.folder / "away")
+        os.mkfifo(self.tree)
+        self.assertEqual(({"a": "10.0.0.1"}, 1), (self.look(), len(self.files.problems)))
+        self.tree.unlink()
+        (self.folder / "away").rename(self.tree)
+        self.assertEqual(({"a": "10.0.0.1"}, 0), (self.look(), len(self.files.problems)))
+
+    def test_swapped_again_and_again(self) -> None:
+        """C1: a ConfigMap's `..data` swapped at every look, with objects that come and go and old versions removed at once."""
+        self.write("other")
+        for number in range(6):
+            version = self.tree / f"..version-{number}"
+            version.mkdir()
+            names = ["a", "b"] if number % 2 else ["a"]
+            for name in names:
+                (version / f"{name}.yaml").write_text(TEXT % (name, f"10.0.0.{number}"))
+            (self.tree / "..new").symlink_to(version.name)
+            (self.tree / "..new").replace(self.tree / "..data")
+            for name in ("a", "b"):
+                link = self.tree / f"{name}.yaml"
+                if name in names and not link.is_symlink():
+                    link.symlink_to(f"..data/{name}.yaml")
+                elif name not in names and link.is_symlink():
+                    link.unlink()
+            rmtree(self.tree / f"..version-{number - 1}", ignore_errors=True)
+            self.start() if number == 0 else self.look()
+            self.assertEqual({"other": "10.0.0.1"} | dict.fromkeys(names, f"10.0.0.{number}"), self.held)
+            self.assertEqual([], self.files.problems)
+
+    def test_large_document(self) -> None:
+        """C1: one document of ten MiB is read as it stands there, and so is what changes in it."""
+        rows = "".join(f"- {{kind: ConfigMap, data: {'x' * 1000}, number: {number}}}\n" for number in range(10_100))
+        one = "- {apiVersion: v1, kind: Service, metadata: {name: a, namespace: ns1}, spec: {clusterIP: %s}}\n"
+        path = self.tree / "large.yaml"
+        for ip in ("10.0.0.1", "10.0.0.2"):
+            new = path.with_name(".new")
+            new.write_text(f"kind: List\napiVersion: v1\nitems:\n{rows}{one % ip}")
+            self.assertGreater(new.stat().st_size, 10 << 20)
+            new.replace(path)
+            self.start() if ip == "10.0.0.1" else self.look()
+            self.assertEqual({"a": ip}, self.held)
+
     def test_broken_blocks_nobody(self) -> None:
         """C1: reported with file and line; the last good version stays; the others go on."""
         self.write("a")

@@ -1,0 +1,247 @@
+"""Outside: datagrams in and out of one UDP socket, as many with one system call as there are.
+
+`Batched` does it by recvmmsg and sendmmsg, which Linux has; `Single` one by one, where there is nothing better. At a wildcard
+address the kernel tells which of ours a question was sent to, and the answer leaves from there: a client takes it from no
+other. It must never know what a datagram says.
+"""
+
+import socket
+import struct
+import sys
+from collections.abc import MutableSequence, Sequence
+from mmap import mmap
+from typing import Any
+
+from cffi import FFI  # type: ignore[import-untyped]
+
+from meshdns.agent.slots import HOST, NAME, PACKET, SLOT, Datagrams, Octets, Origin
+from meshdns.defaults import UDP_BATCH, UDP_DATAGRAM
+
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+_RECEIVE = socket.MSG_DONTWAIT | socket.MSG_TRUNC  # MSG_TRUNC: say how long a datagram was that had no room
+
+# What the kernel says beside a datagram: a cmsghdr, and in it which of our addresses it was sent to.
+_IP_PKTINFO = 8  # of linux/in.h, for which Python has no name
+_CONTROL = 64  # octets of room for a cmsghdr and the longer one of the two, in6_pktinfo
+_LINK_LOCAL = (b"\xfe\x80", b"\xff\x02")
+
+_ffi = FFI()
+_ffi.cdef("""
+    struct iovec { void *iov_base; size_t iov_len; };
+    struct msghdr {
+        void *msg_name; unsigned int msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
+        void *msg_control; size_t msg_controllen; int msg_flags;
+    };
+    struct mmsghdr { struct msghdr msg_hdr; unsigned int msg_len; };
+    struct cmsghdr { size_t cmsg_len; int cmsg_level; int cmsg_type; };
+    int recvmmsg(int, struct mmsghdr *, unsigned int, int, void *);
+    int sendmmsg(int, struct mmsghdr *, unsigned int, int);
+""")
+_libc: Any = _ffi.dlopen(None)
+
+
+def open_datagrams(bound: socket.socket) -> Datagrams:
+    """The best that this platform has, for a socket that is bound."""
+    return Batched(bound) if has_batches() else Single(bound)
+
+
+def has_batches() -> bool:
+    return sys.platform == "linux" and hasattr(_libc, "recvmmsg") and hasattr(_libc, "sendmmsg")
+
+
+class _Slots:
+    """Memory for one batch. Pages that were never needed take none."""
+
+    def __init__(self, bound: socket.socket) -> None:
+        self.octets: Octets = mmap(-1, UDP_BATCH * SLOT)
+        self._socket = bound
+        self._is_six = bound.family == socket.AF_INET6
+        self._is_wild = bound.getsockname()[0] in _WILDCARDS and _tell_addresses(bound)
+
+    def host(self, number: int) -> str:
+        name = self.octets[number * SLOT : number * SLOT + NAME]
+        if not self._is_six:
+            return socket.inet_ntop(socket.AF_INET, name[4:8])
+        (scope,) = struct.unpack_from("=I", name, 24)
+        return socket.inet_ntop(socket.AF_INET6, name[8:24]) + (f"%{_interface(scope)}" if scope else "")
+
+
+def _tell_addresses(bound: socket.socket) -> bool:
+    """Have the kernel say to which of our addresses each datagram was sent; whether it will."""
+    if sys.platform != "linux":
+        return False
+    if bound.family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        bound.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    return True
+
+
+def _interface(scope: int) -> str:
+    try:
+        return socket.if_indextoname(scope)
+    except OSError:  # gone since
+        return str(scope)
+
+
+class _Messages:
+    """An array of mmsghdr for all slots of some memory. Views of it are quicker than its fields."""
+
+    def __init__(self, memory: Octets, is_six: bool, control: Octets | None) -> None:
+        start = _ffi.from_buffer(memory)
+        self._iovecs = _ffi.new("struct iovec[]", UDP_BATCH)
+        self.headers = _ffi.new("struct mmsghdr[]", UDP_BATCH)
+        beside = None if control is None else _ffi.from_buffer(control)
+        self._kept = start, beside  # cffi does not
+        for number in range(UDP_BATCH):
+            header, iovec = self.headers[number].msg_hdr, self._iovecs + number
+            iovec.iov_base, iovec.iov_len = start + number * SLOT + PACKET, UDP_DATAGRAM
+            header.msg_name, header.msg_namelen = start + number * SLOT, NAME if is_six else 16
+            header.msg_iov, header.msg_iovlen = iovec, 1
+            if beside is not None:
+                header.msg_control, header.msg_controllen = beside + number * _CONTROL, _CONTROL
+        self.lengths = _field(self.headers, "I", "msg_len")
+        self.sizes = _field(self._iovecs, "N", "iov_len")
+        self.controls = _field(self.headers, "N", "msg_hdr", "msg_controllen")
+
+
+def _field(array: Any, form: str, *path: str) -> MutableSequence[int]:
+    """One field of every struct in an array."""
+    kind = _ffi.typeof(array).item
+    size = struct.calcsize(form)
+    octets: Any = memoryview(_ffi.buffer(array)).cast("B")
+    every: MutableSequence[int] = octets.cast(form)
+    return every[_ffi.offsetof(kind, *path) // size :: _ffi.sizeof(kind) // size]
+
+
+class Batched(_Slots):
+    """By recvmmsg and sendmmsg."""
+
+    def __init__(self, bound: socket.socket) -> None:
+        super().__init__(bound)
+        self._number = bound.fileno()
+        self._control: Octets | None = mmap(-1, UDP_BATCH * _CONTROL) if self._is_wild else None
+        self._incoming = _Messages(self.octets, self._is_six, self._control)
+        self._back = _Messages(self.octets, self._is_six, self._control)
+        self._outbox: Octets = mmap(-1, UDP_BATCH * SLOT)
+        self._out_control: Octets | None = mmap(-1, UDP_BATCH * _CONTROL) if self._is_wild else None
+        self._outgoing = _Messages(self._outbox, self._is_six, self._out_control)
+        self.received: Sequence[int] = self._incoming.lengths
+        self.leaving = self._back.sizes
+
+    def receive(self) -> int:
+        count: int = _libc.recvmmsg(self._number, self._incoming.headers, UDP_BATCH, _RECEIVE, _ffi.NULL)
+        if count <= 0:  # nothing more to read, or an error of something sent before
+            return 0
+        if self._control is not None:
+            self._turn_round(count)
+        return count
+
+    def _turn_round(self, count: int) -> None:
+        """Of what was said beside datagrams make what is to be said beside their answers."""
+        assert self._control is not None
+        for number in range(count):
+            at, size = number * _CONTROL, self._incoming.controls[number]
+            self._incoming.controls[number] = _CONTROL
+            self._back.controls[number] = size
+            data = slice(at + _CMSG, at + size)
+            self._control[data] = _answering(self._control[data])
+
+    def answer(self, first: int, end: int) -> int:
+        return self._push(self._back, first, end)
+
+    def send(self, outbox: Sequence[tuple[bytes, Origin]]) -> int:
+        octets, sizes, lost = self._outbox, self._outgoing.sizes, 0
+        for start in range(0, len(outbox), UDP_BATCH):
+            part = outbox[start : start + UDP_BATCH]
+            for number, (message, origin) in enumerate(part):
+                at, size = number * SLOT, len(message)
+                octets[at : at + NAME] = origin[:NAME]
+                octets[at + PACKET : at + PACKET + size] = message
+                sizes[number] = size
+                if self._out_control is not None:
+                    control = origin[NAME:]
+                    self._out_control[number * _CONTROL : number * _CONTROL + len(control)] = control
+                    self._outgoing.controls[number] = len(control)
+            lost += self._push(self._outgoing, 0, len(part))
+        return lost
+
+    def _push(self, messages: _Messages, first: int, end: int) -> int:
+        lost = 0
+        while first < end:
+            sent = _libc.sendmmsg(self._number, messages.headers + first, end - first, socket.MSG_DONTWAIT)
+            if sent <= 0:  # the buffer is full, or there is no way to this client: it asks again, or it does not care
+                sent = 1
+                lost += 1
+            first += sent
+        return lost
+
+    def origin(self, number: int) -> Origin:
+        name = self.octets[number * SLOT : number * SLOT + NAME]
+        if self._control is None:
+            return name
+        return name + self._control[number * _CONTROL : number * _CONTROL + self._back.controls[number]]
+
+
+_CMSG = _ffi.sizeof("struct cmsghdr")
+
+
+def _answering(info: bytes) -> bytes:
+    """The in_pktinfo or in6_pktinfo for an answer: from the address that was asked, by whichever way leads to the client.
+
+    Only where an address means something on one link alone, the interface stays.
+    """
+    if len(info) < 20:
+        return bytes(4) + info[4:]
+    return info if info.startswith(_LINK_LOCAL) else info[:16] + bytes(4) + info[20:]
+
+
+class Single(_Slots):
+    """By recvmsg and sendmsg."""
+
+    def __init__(self, bound: socket.socket) -> None:
+        super().__init__(bound)
+        whole: Any = self.octets
+        view = memoryview(whole)
+        self._rooms = [view[n * SLOT + PACKET : n * SLOT + PACKET + UDP_DATAGRAM] for n in range(UDP_BATCH)]
+        self._sizes = [0] * UDP_BATCH
+        self.received: Sequence[int] = self._sizes
+        self.leaving: MutableSequence[int] = [0] * UDP_BATCH
+        self._origins: list[Origin] = [None] * UDP_BATCH
+
+    def receive(self) -> int:
+        for number in range(UDP_BATCH):
+            try:
+                size, beside, flags, address = self._socket.recvmsg_into(
+                    [self._rooms[number]], _CONTROL if self._is_wild else 0, socket.MSG_DONTWAIT
+                )
+            except OSError:  # nothing more to read, or an error of something sent before
+                return number
+            self._sizes[number] = UDP_DATAGRAM + 1 if flags & socket.MSG_TRUNC else size
+            self._origins[number] = address, [(level, kind, _answering(info)) for level, kind, info in beside]
+            self.octets[number * SLOT + HOST : number * SLOT + NAME] = self._name(address)
+        return UDP_BATCH
+
+    def _name(self, address: tuple[Any, ...]) -> bytes:
+        """As the kernel would write it, from HOST on."""
+        host = address[0].partition("%")[0]
+        if not self._is_six:
+            return socket.inet_pton(socket.AF_INET, host) + bytes(20)
+        return bytes(4) + socket.inet_pton(socket.AF_INET6, host) + struct.pack("=I", address[3])
+
+    def answer(self, first: int, end: int) -> int:
+        starts = (number * SLOT + PACKET for number in range(first, end))
+        messages = [self.octets[at : at + size] for at, size in zip(starts, self.leaving[first:end], strict=True)]
+        return self.send(list(zip(messages, self._origins[first:end], strict=True)))
+
+    def send(self, outbox: Sequence[tuple[bytes, Origin]]) -> int:
+        lost = 0
+        for message, (address, beside) in outbox:
+            try:
+                self._socket.sendmsg([message], beside, socket.MSG_DONTWAIT, address)
+            except OSError:  # as in Batched
+                lost += 1
+        return lost
+
+    def origin(self, number: int) -> Origin:
+        return self._origins[number]
