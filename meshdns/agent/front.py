@@ -9,6 +9,7 @@ from typing import Protocol
 
 from meshdns import messages, wire
 from meshdns.agent.ledger import Ledger
+from meshdns.agent.pulse import QUESTION as PULSE
 from meshdns.agent.resolver import Answered, Done
 
 Send = Callable[[bytes], object]
@@ -57,7 +58,9 @@ class Front:
         try:
             now = self.clock()
             done = partial(self._done, transport, now, send)
-            if self.tells:
+            if packet[2:] == PULSE:
+                done = partial(self._beat, send)
+            elif self.tells:
                 done = partial(self._done_told, packet, source, transport, now, done)
             answering = self._answer(packet, tcp=transport == "tcp", now=now, done=done)
         except Exception:
@@ -105,7 +108,14 @@ class Front:
         self._tell(packet, source, transport, self.clock() - started, answered)
         done(answered)
 
+    def _beat(self, send: Send, answered: Answered) -> None:
+        """We asked ourselves: neither counted nor told."""
+        self.less()
+        send(answered.message)
+
     def _refuse(self, packet: bytes, send: Send) -> bool:
+        if packet[2:] == PULSE:  # `allow` leaves this host out: then nothing of it is to be redirected either
+            return False
         self.ledger.drop("not-allowed")
         query = wire.read_query(packet)
         if query is None:

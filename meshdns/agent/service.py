@@ -345,8 +345,8 @@ def open_doors(
     resolver: Resolver, access: Access, ledger: Ledger, reactor: Any, *, clock: Callable[[], float], batch: Batch,
     linger: Linger, take_short: TakeShort = lambda *_: False, take_passed: TakePassed = lambda *_: None,
 ) -> Doors:  # fmt: skip
-    """Doors that answer what this resolver says; none of them is open yet. `take_passed` gives the socket of the process before this
-    one, by kind, host and port, where there is one."""
+    """Doors that answer what this resolver says; none of them is open yet. `take_passed` gives sockets of the process before
+    this one, by kind, host and port."""
     front = Front(resolver.answer, access.allows, ledger, clock, tell_bug, tell_query)
 
     def open_udp(host: str, port: int) -> UdpPort:

@@ -83,8 +83,8 @@ class Subscription:
         return self.urls[self._turn % len(self.urls)]
 
     def _poll(self) -> Poll:
-        """Without a table nothing is waited for, nor before a control plane has said, since the start or the last trouble, that ours is
-        right: so it shows at once. Where a delta did not fit none is asked for."""
+        """Without a table nothing is waited for, nor before a control plane has said, since the start or the last
+        trouble, that ours is right: so that shows at once. Where a delta did not fit none is asked for."""
         known = (self.held,) if self.held and not self._wants_whole else ()
         wait = POLL_WAIT if known and self._heard else 0.0
         return Poll(cluster=self.cluster, network=self.network, known=known, wait=wait, deltas=bool(known), gzip=True)

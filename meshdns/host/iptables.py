@@ -8,7 +8,7 @@ last. It counts whole seconds, so the redirect ends INTERCEPT_ALIVE_SECONDS afte
 from collections.abc import Iterator
 
 from meshdns.defaults import INTERCEPT_ALIVE_SECONDS, INTERCEPT_CHAIN, INTERCEPT_ZONE
-from meshdns.host.redirect import Family, Plan
+from meshdns.host.redirect import LINK_LOCAL, Family, Plan
 
 TABLES = ("raw", "nat")
 JUMP = ("OUTPUT", "-j", INTERCEPT_CHAIN)
@@ -74,6 +74,7 @@ def _nat(plan: Plan, family: Family) -> Iterator[str]:
 def _queries(family: Family, stream: str = "tcp") -> Iterator[str]:
     """What is redirected, while the agent answers."""
     alive = f"{_RECENT[family.version]} --rcheck --seconds {INTERCEPT_ALIVE_SECONDS}"
-    for server in [""] if family.servers is None else [f"-d {each} " for each in family.servers]:
+    anybody = {4: "", 6: f"! -d {LINK_LOCAL} "}[family.version]
+    for server in [anybody] if family.servers is None else [f"-d {each} " for each in family.servers]:
         for protocol in ("udp", stream):
             yield f"{server}-p {protocol} --dport 53 {alive}"

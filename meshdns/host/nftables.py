@@ -14,7 +14,7 @@ when the agent is dead, and no entry of another time or rule is met.
 from collections.abc import Iterator
 
 from meshdns.defaults import INTERCEPT_ALIVE, INTERCEPT_TABLE, INTERCEPT_ZONE
-from meshdns.host.redirect import Family, Plan
+from meshdns.host.redirect import LINK_LOCAL, Family, Plan
 
 _TABLE = f"inet {INTERCEPT_TABLE}"
 _DNS = "meta l4proto { tcp, udp } th dport 53"
@@ -75,9 +75,9 @@ def _choose(plan: Plan) -> Iterator[str]:
             yield f"{ip} {direction.format(host, 'meta l4proto { tcp, udp }', port)} ct zone set {INTERCEPT_ZONE} accept"
     yield f"meta skuid {{ {', '.join(map(str, plan.exempt))} }} accept"
     for family in plan.families:
-        to = "" if family.servers is None else f"{_IP[family.version]} daddr @servers{family.version} "
-        only = f"meta nfproto ipv{family.version} " if family.servers is None else ""
-        yield f"{only}{to}{_DNS} meta nfproto @alive ct zone set {INTERCEPT_ZONE}"
+        anybody = {4: "meta nfproto ipv4", 6: f"ip6 daddr != {LINK_LOCAL}"}[family.version]
+        to = anybody if family.servers is None else f"{_IP[family.version]} daddr @servers{family.version}"
+        yield f"{to} {_DNS} meta nfproto @alive ct zone set {INTERCEPT_ZONE}"
 
 
 def _translate(family: Family) -> Iterator[str]:

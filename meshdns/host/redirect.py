@@ -11,10 +11,13 @@ import attrs
 
 from meshdns.values import Endpoint
 
+LINK_LOCAL = "fe80::/10"  # sockets to these are bound to their interface, so nothing else can be reached from them
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
 
 @attrs.frozen
 class Family:
-    """One IP version: queries to `servers` (None: to anybody) go to `agent` instead."""
+    """One IP version: queries to `servers` (None: to anybody but LINK_LOCAL) go to `agent` instead."""
 
     version: int
     agent: Endpoint
@@ -50,21 +53,27 @@ def make(
     families: list[Family] = []
     notes: list[str] = []
     asked = [address for address in servers if not any(each.takes(address, 53) for each in listen)]
+    if stuck := [address for address in asked if _is_link_local(address)]:
+        notes.append(
+            f"queries to {', '.join(stuck)} are not redirected, since a packet to a link-local address cannot leave its "
+            "interface; name another server first in resolv.conf, or use --mode resolv-conf"
+        )
+        asked = [address for address in asked if address not in stuck]
     for version in (4, 6):
-        mine = tuple(sorted({_bare(address) for address in asked if _version(address) == version}))
+        mine = tuple(sorted({address for address in asked if _version(address) == version}))
         agent = _target(listen, version)
         if agent is not None:
             families.append(Family(version, agent, None if every else mine))
         elif mine:
             example = "127.0.0.1:15053" if version == 4 else '"[::1]:15053"'
             notes.append(
-                f"queries to {', '.join(mine)} are not redirected, since the agent listens on no IPv{version} address "
-                f"of its own; add {example} to listen"
+                f"queries to {', '.join(mine)} are not redirected, since the agent listens on no IPv{version} address; "
+                f"add {example} to listen"
             )
     if not families:
         raise NoPlan(
-            "nothing can be redirected to an agent that listens on 0.0.0.0 or :: only, since its answers would leave "
-            'from another address; write listen: ["127.0.0.1:15053", "[::1]:15053"]'
+            "nothing can be redirected to an agent that listens on link-local addresses only; "
+            'write listen: ["127.0.0.1:15053", "[::1]:15053"]'
         )
     if not every and not any(family.servers for family in families):
         notes.append("resolv.conf names no server to redirect; this is done again when it does, if `hold` runs")
@@ -77,14 +86,17 @@ def _version(address: str) -> int:
     return 6 if ":" in address else 4
 
 
-def _bare(address: str) -> str:
-    """Without its scope, which rules do not know."""
-    return address.partition("%")[0]
+def _is_link_local(address: str) -> bool:
+    return _version(address) == 6 and ipaddress.ip_address(address.partition("%")[0]).is_link_local
 
 
 def _target(listen: Sequence[Endpoint], version: int) -> Endpoint | None:
-    """Where the agent is reached by a redirect: on loopback if it can be, never by a wildcard."""
-    found = [each for each in listen if _version(each.host) == version and "%" not in each.host]
-    found = [each for each in found if not ipaddress.ip_address(each.host).is_unspecified]
+    """Where the agent is reached by a redirect: on loopback if it can be."""
+    found = [_near(each) for each in listen if _version(each.host) == version and "%" not in each.host]
     loopback = [each for each in found if ipaddress.ip_address(each.host).is_loopback]
     return next(iter([*loopback, *found]), None)
+
+
+def _near(listening: Endpoint) -> Endpoint:
+    """A wildcard takes what is sent to loopback, and answers from there."""
+    return Endpoint(_LOOPBACK.get(listening.host, listening.host), listening.port)

@@ -95,7 +95,7 @@ class DnsmasqTests(Vm):
         """dnsmasq is asked again, within two seconds."""
         self.up_and_asked("127.0.0.1")
         self.agent.process.kill()
-        self.assertLess(self.await_who("dnsmasq-2.90", server="127.0.0.1"), 2)
+        self.assertLess(self.await_who("dnsmasq", server="127.0.0.1", wait=0.1), 2)
         self.assertEqual([PUBLIC_ADDRESS], self.addresses(PUBLIC, server="127.0.0.1", wait=WAIT))
 
     def up_and_asked(self, server: str, *more: str) -> None:
@@ -177,6 +177,25 @@ class ResolvedTests(Vm):
         self.assertEqual([PUBLIC_ADDRESS], self.addresses(PUBLIC, server="127.0.0.54", wait=WAIT))
         servers = [server["server"] for server in json.loads(self.meshdns("status", "--json").stdout)["upstreams"]]
         self.assertEqual([f"{SERVER}:53"], servers)
+
+    def test_server_of_an_interface(self) -> None:
+        """One that DHCP has given for an interface, which systemd-resolved asks through that."""
+        index = self.vm.said_by("sh", "-c", "ip -oneline link show cable | cut -d: -f1").strip()
+        link = f"ADMIN_STATE=configured\nOPER_STATE=routable\nNETWORK_FILE=/x\nDNS={SERVER}\nDOMAINS=cluster.local\n"
+        script = [
+            "mkdir -p /run/systemd/netif/links",
+            "printf '[Resolve]\nFallbackDNS=\n' >/run/systemd/resolved.conf.d/test.conf",
+            f"printf %s '{link}' >/run/systemd/netif/links/{index}",
+            "echo OPER_STATE=routable >/run/systemd/netif/state",
+        ]
+        self.vm.said_by("sh", "-ec", "\n".join(script))
+        self.resolved.terminate()
+        self.resolved.wait()
+        self.start_resolved()
+        self.up_at_stub()
+        self.assertEqual([SERVICE_ADDRESS], self.by_varlink(SERVICE))
+        self.assertEqual([PUBLIC_ADDRESS], self.by_varlink(PUBLIC))
+        self.finds_all()
 
     def test_no_search_domain(self) -> None:
         """Then systemd-resolved asks nobody for names below `.local`; who asks its stub is not concerned (docs/vm.md)."""

@@ -9,7 +9,7 @@ from meshdns.host.redirect import Family, NoPlan, Plan
 from meshdns.values import Endpoint
 
 LISTEN = (Endpoint("127.0.0.1", 15053), Endpoint("::1", 15053))
-SERVERS = ("10.0.0.2", "10.0.0.1", "fd00::1", "fe80::1%eth0")
+SERVERS = ("10.0.0.2", "10.0.0.1", "fd00::1", "fd00::2")
 
 
 def plan(**changes: object) -> Plan:
@@ -18,10 +18,10 @@ def plan(**changes: object) -> Plan:
 
 class PlanTests(SynchronousTestCase):
     def test_families(self) -> None:
-        """Servers of each family in one order, without scopes, each once."""
+        """Servers of each family in one order, each once."""
         found = plan(servers=(*SERVERS, "10.0.0.1"))
         self.assertEqual(
-            (Family(4, LISTEN[0], ("10.0.0.1", "10.0.0.2")), Family(6, LISTEN[1], ("fd00::1", "fe80::1"))),
+            (Family(4, LISTEN[0], ("10.0.0.1", "10.0.0.2")), Family(6, LISTEN[1], ("fd00::1", "fd00::2"))),
             found.families,
         )
         self.assertEqual((), found.notes)
@@ -49,15 +49,23 @@ class PlanTests(SynchronousTestCase):
         found = plan(listen=LISTEN[:1])
         self.assertEqual([4], [family.version for family in found.families])
         self.assertEqual(1, len(found.notes))
-        self.assertIn("fd00::1, fe80::1", found.notes[0])
+        self.assertIn("fd00::1, fd00::2", found.notes[0])
         self.assertIn('add "[::1]:15053" to listen', found.notes[0])
         self.assertEqual((), plan(listen=LISTEN[:1], servers=["10.0.0.1"]).notes)
 
+    def test_link_local(self) -> None:
+        """A socket to such a server is bound to its interface: redirected, it would reach nobody."""
+        found = plan(servers=["fe80::1%eth0", "fd00::1"])
+        self.assertEqual([(), ("fd00::1",)], [family.servers for family in found.families])
+        self.assertIn("queries to fe80::1%eth0 are not redirected", found.notes[0])
+
     def test_wildcard(self) -> None:
-        """Answers to what was redirected would leave from another address than was asked."""
-        for host in ("0.0.0.0", "::"):
-            self.assertRaises(NoPlan, plan, listen=[Endpoint(host, 53)])
-        self.assertEqual(LISTEN[0], plan(listen=[Endpoint("0.0.0.0", 53), LISTEN[0]]).families[0].agent)
+        """Reached over loopback."""
+        found = plan(listen=[Endpoint("0.0.0.0", 15053), Endpoint("::", 15053)])
+        self.assertEqual(LISTEN, tuple(family.agent for family in found.families))
+
+    def test_nothing_to_redirect_to(self) -> None:
+        self.assertRaises(NoPlan, plan, listen=[Endpoint("fe80::1%eth0", 53)])
 
     def test_no_server(self) -> None:
         self.assertIn("names no server", plan(servers=[]).notes[0])
@@ -98,8 +106,8 @@ class NftablesTests(SynchronousTestCase):
     def test_every_server(self) -> None:
         lines = self.lines(every=True)
         self.assertFalse([line for line in lines if "daddr @servers" in line])
-        for version in (4, 6):
-            self.position(lines, f"choose meta nfproto ipv{version} meta l4proto")
+        for to in ("meta nfproto ipv4", "ip6 daddr != fe80::/10"):
+            self.position(lines, f"choose {to} meta l4proto")
 
     def test_one_family(self) -> None:
         """Nothing is said of a family that has no agent."""
