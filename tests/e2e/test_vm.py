@@ -204,6 +204,8 @@ class PackageTests(MachineTests):
         uid = self.vm.do("id", "-u", "meshdns").strip()
         status = Path(self.vm.path(f"/proc/{process}/status")).read_text()
         self.assertRegex(status, rf"Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n")
+        for port in (15054, 15014):
+            self.assertIn("process_resident_memory_bytes", self.vm.do("curl", "-s", f"http://127.0.0.1:{port}/metrics"))
         modes = self.vm.do("stat", "-c", "%a %U %G %n", "/var/lib/meshdns/identity.pem", "/etc/meshdns/agent.yaml")
         self.assertIn("600 meshdns meshdns /var/lib/meshdns/identity.pem", modes)
         self.assertIn("640 root meshdns /etc/meshdns/agent.yaml", modes)
