@@ -26,7 +26,14 @@ CASES = (
     Case(
         "mesh", f"Mesh answers, {names.HOSTS:,} hosts", _AT_MESH, names.mesh_hosts, bars={"unbound": 1.0, "C echo": 1.3}
     ),
-    Case("tcp", "Mesh answers over TCP, 20 connections", (meshdns, unbound), names.mesh_hosts, tcp=True),
+    Case(
+        "tcp",
+        "Mesh answers over TCP, 20 connections",
+        (meshdns, unbound),
+        names.mesh_hosts,
+        tcp=True,
+        bars={"unbound": 1.0},
+    ),
     Case(
         "relay",
         "Relayed queries, no cache",

@@ -1,11 +1,11 @@
 """Vocabulary: every port, path, cap and interval, each with its reason. Durations in seconds, sizes in octets."""
 
-# answers.py, resolver.py
+# answers.py, resolver.py, packed.py
 NEGATIVE_TTL = (
     5  # of NXDOMAIN and NODATA in the mesh: a service that appears must not stay unknown (CoreDNS uses 5, too)
 )
 ALIAS_HOPS = 8  # aliases behind aliases: more is a mistake in the mesh, and unbound stops at about as many
-PACKED_BYTES = 4 << 20  # of answers kept as bytes, for each transport: some 6,500 questions, more than a workload asks
+PACKED_BYTES = 2 << 20  # of answers kept as bytes, for each transport: some 3,300 questions, more than a workload asks
 PACKED_ANSWER_BYTES = 540  # of one beside key and answers, as tracemalloc measures it
 PACKED_TURNS = 16  # orders of addresses kept packed; a service of more addresses is answered anew each time
 SEARCH_TTL = 30  # of the CNAME to where a search ended: an earlier step may come to exist
@@ -29,6 +29,7 @@ GC_THRESHOLD = 20_000  # objects made before circles of garbage are looked for; 
 
 # doors.py, hotpath.py, slots.py, streams.py
 DRAIN = 3.0  # at the end, what upstreams still owe is waited for so long: clients ask again after about five
+DRAIN_READS = 100  # batches that are read at the end; a flood must not put it off
 TCP_IDLE = 10.0  # a TCP connection without a whole query for so long is closed (rule D1)
 TCP_CONNECTIONS = 1000  # open at once (rule D1); the one idle longest makes room
 TCP_PENDING = 100  # unanswered queries of one TCP connection; more are read when these are answered
@@ -37,7 +38,7 @@ TCP_BACKLOG = 128  # connections that the kernel holds until we accept them
 UDP_DATAGRAM = (
     4096  # octets of one datagram: no query is that long, and one cut short is refused as malformed; udp_max ends here
 )
-UDP_BATCH = 64  # datagrams read and answered at once, before anything else has its turn: a third of a millisecond
+UDP_BATCH = 32  # datagrams read and answered at once, before anything else has its turn; more gain nothing
 UDP_BACKLOG = 1 << 20  # octets of datagrams that the kernel holds while we are busy; it grants what it allows
 REFUSAL_MEMORY = 4096  # source addresses whose right to ask is remembered
 REFUSAL_MEMORY_LIFE = 60.0  # for so long: a host's own addresses change with DHCP
@@ -201,7 +202,7 @@ TABLE_STEP = 100  # lines between two breaths while a table loads: 1 ms, in whic
 TABLE_FILE_BYTES = 256 << 20  # a larger file is a mistake: a million hosts take 200 MiB
 TABLE_FILE_POLL = 0.5  # seconds; one stat costs some microseconds, and a person who saved the file looks at once
 
-# agent/servers.py, agent/flights.py, agent/upstream.py
+# agent/servers.py, agent/flights.py, agent/upstream.py, agent/pool.py
 UPSTREAM_UDP_SIZE = 1232  # asked of upstreams: what passes every path unfragmented (DNS flag day 2020)
 UPSTREAM_WAITERS = 1000  # clients waiting for one question; unbound's wait-limit
 UPSTREAM_SOCKETS = (

@@ -15,7 +15,7 @@ from meshdns import names, wire
 from meshdns.agent.front import Front
 from meshdns.agent.packed import PackedAnswers
 from meshdns.agent.resolver import Answered
-from meshdns.defaults import DRAIN
+from meshdns.defaults import DRAIN, DRAIN_READS
 
 _log = Logger()
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -43,7 +43,7 @@ class UdpDoor(Protocol):
 
     socket: Any
 
-    def read(self) -> None: ...
+    def read(self) -> int: ...
     def stopReading(self) -> None: ...
     def stopListening(self) -> Deferred[None] | None: ...
 
@@ -134,7 +134,9 @@ class Doors:
     async def close(self) -> None:
         """Answer what has been asked, but not longer than DRAIN; then close every socket."""
         for datagrams, streams in self._open.values():
-            datagrams.read()  # what waits in the socket was asked before the end
+            for _ in range(DRAIN_READS):  # what waits in the socket was asked before the end
+                if not datagrams.read():
+                    break
             datagrams.stopReading()
             streams.stopReading()
         idle: Deferred[None] = Deferred()

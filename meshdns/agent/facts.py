@@ -150,7 +150,7 @@ def overview(facts: Facts) -> dict[str, Any]:
         },
         "table": table_summary(facts),
         "queries": _queries(facts.ledger) | {"autopath": facts.resolver.autopath_answers},
-        "cache": _cache(facts.cache, facts.resolver.packed_hits),
+        "cache": _cache(facts.cache, facts.resolver.packs.cache_hits),
         "upstream": {"inflight": upstream.inflight, "joined": upstream.joined, "shed": upstream.shed},
         "upstreams": [dict(server) for server in upstream.status()],
         "dropped": dropped(facts),

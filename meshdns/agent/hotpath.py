@@ -36,9 +36,9 @@ class Access(Protocol):
 class Linger(Protocol):
     """The short way round the reactor."""
 
-    def add(self, descriptor: int, read: Callable[[], None], /) -> None: ...
+    def add(self, descriptor: int, read: Callable[[], object], /) -> None: ...
     def remove(self, descriptor: int, /) -> None: ...
-    def read(self, read: Callable[[], None], /) -> None: ...
+    def read(self, read: Callable[[], object], /) -> None: ...
 
 
 class TakeShort(Protocol):
@@ -146,15 +146,15 @@ class UdpPort(udp.Port):
     def doRead(self) -> None:
         self._linger.read(self.read)
 
-    def read(self) -> None:
-        """Answer one batch."""
+    def read(self) -> int:
+        """Answer one batch; how many packets were in it."""
         self._batch.begin()
         try:
-            self._answer_batch()
+            return self._answer_batch()
         finally:
             self._batch.end()
 
-    def _answer_batch(self) -> None:
+    def _answer_batch(self) -> int:
         datagrams, access, known = self._datagrams, self._access, self._known
         octets, received, leaving = datagrams.octets, datagrams.received, datagrams.leaving
         now = self._clock()
@@ -162,55 +162,50 @@ class UdpPort(udp.Port):
             access.forget()
         sources = access.sources
         first = lost = answered = 0  # from `first` on the slots hold answers that have not left yet
-        source = "mesh"
+        found = "mesh"
         count = datagrams.receive()
         for number in range(count):
             at = number * SLOT
             start = at + PACKET + 2  # behind the id
             packed = known.get(octets[start : at + PACKET + received[number]])
-            if packed is None or now >= packed.until or octets[at + HOST : at + NAME] not in sources:
+            may_ask = octets[at + HOST : at + NAME] in sources
+            if packed is None or now >= packed.until or not may_ask:
                 if first < number:
                     lost += datagrams.answer(first, number)
                 first = number + 1
-                self._take(number, now)
+                self._take(number, may_ask, now)
                 continue
             packed.hits += 1
             answered += 1
-            source = packed.source
+            found = packed.source
             tail = packed.next_tail()
             octets[start : start + len(tail)] = tail
             leaving[number] = len(tail) + 2
         if first < count:
             lost += datagrams.answer(first, count)
-        if lost:
-            self._ledger.drop("send", lost)
+        self._ledger.drop("send", lost)
         self._untimed += answered
         if self._untimed >= SAMPLE:
-            self._ledger.sampled(self._clock() - now, source, self._untimed)
+            self._ledger.sampled(self._clock() - now, found, self._untimed)
             self._untimed = 0
+        return count
 
-    def _take(self, number: int, now: float) -> None:
-        """The way of a datagram that has no packed answer, or comes from somebody new."""
+    def _take(self, number: int, may_ask: bool, now: float) -> None:
+        """The way of a datagram that has no packed answer, or comes from somebody who is not known to be allowed."""
         datagrams, front, protocol = self._datagrams, self._front, self.protocol
-        at = number * SLOT
-        packet = datagrams.octets[at + PACKET : at + PACKET + min(datagrams.received[number], UDP_DATAGRAM)]
+        size = datagrams.received[number]
+        start = number * SLOT + PACKET
+        packet = datagrams.octets[start : start + (size if size < UDP_DATAGRAM else UDP_DATAGRAM)]
         origin = datagrams.origin(number)
-        if self._may_ask(number):
+        if may_ask and not front.tells:
             front.pending += 1
             try:
-                if not front.tells and self._take_short(packet, origin, protocol, now):
+                if self._take_short(packet, origin, protocol, now):
                     return
             except Exception:
                 return front.bug(packet, datagrams.host(number))
             front.pending -= 1
-        front.take(packet, datagrams.host(number), "udp", partial(protocol.send, origin))
-
-    def _may_ask(self, number: int) -> bool:
-        source = self._datagrams.octets[number * SLOT + HOST : number * SLOT + NAME]
-        sources = self._access.sources
-        if source in sources:
-            return True
-        if self._access.allows(self._datagrams.host(number)):
-            sources.add(source)
-            return True
-        return False
+        host = datagrams.host(number)
+        if self._access.allows(host):
+            self._access.sources.add(datagrams.octets[start - PACKET + HOST : start - PACKET + NAME])
+        front.take(packet, host, "udp", partial(protocol.send, origin))

@@ -9,10 +9,10 @@ interpreter's lock. Where the reactor is not Twisted's epoll one, nobody lingers
 """
 
 from collections.abc import Callable
-from select import EPOLLIN
+from select import EPOLLIN, epoll
 from typing import Any
 
-Read = Callable[[], None]  # reads once what there is, and never raises
+Read = Callable[[], object]  # reads once what there is, and never raises
 _EVENTS = 4  # looked for at once: two doors, and upstreams
 
 
@@ -21,7 +21,8 @@ class Linger:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._poll = getattr(getattr(reactor, "_poller", None), "poll", None)
+        poller = getattr(reactor, "_poller", None)
+        self._poll = poller.poll if isinstance(poller, epoll) else None
         self._reads: dict[tuple[int, int], Read] = {}  # by descriptor and event
 
     def add(self, descriptor: int, read: Read) -> None:

@@ -44,7 +44,7 @@ def _of_the_cache(facts: Facts) -> Iterator[Measure]:
     about = "Answers pushed out of the cache by others."
     yield Measure("counter", "cache_evictions", about, (), [((), cache.evictions)])
     about = "Looks into the cache that found an answer in time, or a failure of just now."
-    yield Measure("counter", "cache_hits", about, (), [((), cache.hits + facts.resolver.packed_hits)])
+    yield Measure("counter", "cache_hits", about, (), [((), cache.hits + facts.resolver.packs.cache_hits)])
     about = "Looks into the cache that found an expired answer."
     yield Measure("counter", "cache_stale", about, (), [((), cache.stale)])
     yield Measure("counter", "cache_misses", "Looks into the cache that found nothing.", (), [((), cache.misses)])

@@ -13,7 +13,6 @@ from itertools import cycle
 from meshdns.defaults import CACHE_USED_PART, PACKED_ANSWER_BYTES, PACKED_BYTES
 
 _NAME = 10  # where in a key the question's name begins
-_UNDERSCORE = ord("_")
 
 
 class Packed:
@@ -147,11 +146,6 @@ class PackedAnswers:
     def _count(self, packed: Packed, total: dict[tuple[int, int, str], int]) -> None:
         key = packed.type, packed.rcode, packed.source
         total[key] = total.get(key, 0) + packed.hits
-
-
-def is_plain(question: bytes) -> bool:
-    """Whether a question (a packet without its id) is for a name that does not begin with an underscore, as named ports do."""
-    return question[_NAME + 1] != _UNDERSCORE
 
 
 def _label(question: bytes) -> bytes:

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import attrs
 
 from meshdns import __version__, messages, names, wire
+from meshdns.agent import packs
 from meshdns.agent.answers import Answer, Answers
 from meshdns.agent.authority import Authority, Found, let_go
 from meshdns.agent.chain import has_alias, legs
 from meshdns.agent.lifetimes import extended_errors
 from meshdns.agent.lookups import Lookups, Word
-from meshdns.agent.packed import Packed, PackedAnswers, is_plain
+from meshdns.agent.packed import PackedAnswers
+from meshdns.agent.packs import Packs
 from meshdns.agent.pursuit import End, Pursuit
 from meshdns.agent.search import Search, Walk
 from meshdns.agent.special import Special
@@ -80,13 +82,13 @@ _THEIRS = Decision("D10")
 class _Client(NamedTuple):
     """One who waits for an upstream's word: how many octets fit, and whom to tell.
 
-    `packed` is None where an equal packet need not get the same answer a moment later.
+    `store` is None where an equal packet need not get the same answer a moment later.
     """
 
     query: Query
     limit: int
     done: Done
-    packed: PackedAnswers | None = None
+    store: PackedAnswers | None = None
     packet: bytes = b""
 
 
@@ -97,8 +99,7 @@ class Resolver:
         self, place: Place, lookups: Lookups, is_own_probe: Callable[[bytes], bool], special: Special | None = None
     ) -> None:
         """`is_own_probe` says of an arriving name below PROBE_ZONE whether it is a question of ours that came back."""
-        self.packed = PackedAnswers()
-        self.packed_streams = PackedAnswers("tcp")  # with nothing cut to a datagram's size
+        self.packs = Packs()
         self.serial = 0
         self.autopath_answers = 0
         self.lookups = lookups
@@ -120,7 +121,9 @@ class Resolver:
         if self.authority.follow(table):
             self.serial += 1
             if same:
-                self._forget_about(table)
+                self._answers = self._new_answers()
+                self._claims.clear()
+                self.packs.forget_about(table.changed)
             else:
                 self._use(self.place, self.authority)
             return
@@ -150,17 +153,7 @@ class Resolver:
         self._answers = self._new_answers()
         self._turns.clear()
         self._claims: dict[bytes, int] = {}  # by parent
-        self.packed.forget()
-        self.packed_streams.forget()
-
-    def _forget_about(self, table: Table) -> None:
-        """Some hosts of the table in force are others now. A packed answer hangs on them only if its name begins with a label
-        that one of theirs has, too: they may be that name, stand for it in a short form, or below it; or it says so itself."""
-        labels = {label for host in table.changed for label in names.labels(names.parse(host))}
-        self._answers = self._new_answers()
-        self._claims.clear()
-        self.packed.forget_about(labels)
-        self.packed_streams.forget_about(labels)
+        self.packs.forget()
 
     def _new_answers(self) -> Answers:
         place, table = self.place, self.authority.table
@@ -186,16 +179,15 @@ class Resolver:
         if decision.rule == "D17":
             done(self._failed(query, limit, "local", _NOT_READY, "no name table has arrived yet"))
         elif said is None:
-            packs = decision.walk is None  # which hangs on several words
-            self._upstream(
-                _Client(query, limit, done, self._packs(query, tcp) if packs else None, packet), decision, now
-            )
+            store = self.packs.store(query, tcp) if decision.walk is None else None  # a walk hangs on several words
+            self._upstream(_Client(query, limit, done, store, packet), decision, now)
         elif said.follow is not None:
             self._follow(_Client(query, limit, done), list(said.sections.answer), said.follow, now)
         else:
             message = self._render(query, limit, said)
-            if (packed := self._packs(query, tcp)) is not None:
-                self._pack(packed, packet, query, limit, said, message, decision.found)
+            if said.turns <= PACKED_TURNS and (store := self.packs.store(query, tcp)) is not None:
+                tails = self._tails(query, limit, said, message, decision.found)
+                store.keep(packet[2:], packs.of_mesh(query, tails, said, decision.found))
             done(Answered(message, "mesh", query.type, said.rcode))
         return True
 
@@ -205,11 +197,6 @@ class Resolver:
         assert isinstance(query, Query)  # the short way is for no others
         client = _Client(query, query.limit(self.place.udp_max), done)
         self.lookups.heard(ask, partial(self._give, client, []), result, now)
-
-    @property
-    def packed_hits(self) -> int:
-        """Answers out of the cache that were given packed, of which the cache itself knows nothing."""
-        return self.packed.cache_hits + self.packed_streams.cache_hits
 
     def is_foreign(self, name: bytes) -> bool:
         """Whether these octets are a name that is surely an upstream's; False: `answer` must look.
@@ -305,27 +292,14 @@ class Resolver:
         turn = self._turns[key] = self._turns.get(key, -1) + 1
         return turn
 
-    def _packs(self, query: Query, tcp: bool) -> PackedAnswers | None:
-        """Where the answer to such a query may be kept packed; a cookie makes each one new."""
-        if query.edns and query.edns.options:
-            return None
-        return self.packed_streams if tcp else self.packed
-
-    def _pack(
-        self, packed: PackedAnswers, packet: bytes, query: Query, limit: int, said: Answer, message: bytes, found: Found | None
-    ) -> None:  # fmt: skip
-        """Keep the answer for the same packet to come, in every order of its addresses, this one last."""
-        if said.turns > PACKED_TURNS:
-            return
+    def _tails(self, query: Query, limit: int, said: Answer, message: bytes, found: Found | None) -> list[bytes]:
+        """The answer behind its id in every order of its addresses, this one last."""
         tails = [message[2:]]
-        entry = found.entry if found else None
-        if found and entry and said.turns > 1:
-            now = self._turns[entry.host, query.type]
+        if found and found.entry and said.turns > 1:
+            now = self._turns[found.entry.host, query.type]
             later = (self._answers.answer(found, query.name, query.type, now + n) for n in range(1, said.turns))
             tails[:0] = [self._render(query, limit, answer)[2:] for answer in later]
-        # Addresses of its own are all that such an answer says; an SOA has a serial, and aliases and ports lead to other hosts.
-        alone = said.rule == "D11" and not said.sections.authority and entry is not None and not entry.alias
-        packed.keep(packet[2:], Packed(tails, query.type, said.rcode, alone=alone and is_plain(packet[2:])))
+        return tails
 
     def _render(self, query: Query, limit: int, said: Answer) -> bytes:
         return messages.render(query, said.sections, limit=limit, rcode=said.rcode, aa=True)
@@ -385,13 +359,14 @@ class Resolver:
 
     def _give_word(self, client: _Client, front: list[Record], word: Word, now: float, exists: bool) -> None:
         """`_give` for an answer. Raises wire.Malformed before anybody is told anything."""
-        if (inward := self._inward(word)) is not None:
+        leads_on = has_alias(word.message, word.body)
+        if leads_on and (inward := self._inward(word)) is not None:
             return self._enter(client, [*front, *inward[0]], inward[1], now)
         options = _STALE if word.source == "stale" else b""
         if not front and not options and not (exists and word.rcode == wire.NXDOMAIN):
             message = messages.relay(client.query, word.message, client.limit, word.body)
-            if client.packed is not None and now < word.until:
-                self._pack_word(client.packed, client, word, message)
+            if client.store is not None and now < word.until:
+                client.store.keep(client.packet[2:], packs.of_word(client.query, message, word, leads_on))
             return client.done(Answered(message, word.source, client.query.type, message[3] & 0x0F))
         rcode = wire.NOERROR if exists else word.rcode
         added = messages.records(word.message)
@@ -400,18 +375,8 @@ class Resolver:
         message = messages.render(client.query, sections, limit=client.limit, rcode=rcode, aa=aa, options=options)
         return client.done(Answered(message, word.source, client.query.type, rcode))
 
-    def _pack_word(self, packed: PackedAnswers, client: _Client, word: Word, message: bytes) -> None:
-        """Keep an answer out of the cache for the same packet to come."""
-        question, qtype = client.packet[2:], client.query.type
-        # What an alias leads to, an address has or a port is called may come to be the mesh's.
-        alone = qtype != wire.PTR and is_plain(question) and not has_alias(word.message, word.body)
-        tails, rcode = [message[2:]], message[3] & 0x0F
-        packed.keep(question, Packed(tails, qtype, rcode, alone=alone, source="cache", until=word.until))
-
     def _inward(self, word: Word) -> tuple[Sequence[Record], bytes] | None:
         """Where a chain of CNAMEs enters the mesh: the records up to there, and the mesh name (rule D24)."""
-        if not has_alias(word.message, word.body):
-            return None
         for target, records in legs(word.message):
             if self.authority.zone_of(target) or self.authority.host(target):
                 return records, target
@@ -441,7 +406,7 @@ class Resolver:
         """
         double = copy(self)
         double.lookups, double._turns = lookups, {}
-        double.packed, double.packed_streams = PackedAnswers(), PackedAnswers()
+        double.packs = Packs()
         double._is_own_probe = _is_nobodys
         told: list[Answered] = []
         double.answer(packet, tcp=True, now=now, done=told.append)

@@ -35,6 +35,7 @@ from meshdns.agent.lifetimes import Limits
 from meshdns.agent.linger import Linger
 from meshdns.agent.lookups import Lookups
 from meshdns.agent.poller import Poller
+from meshdns.agent.pool import Pool
 from meshdns.agent.renewal import Renewal
 from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.routes import Routes
@@ -116,7 +117,7 @@ class AgentService(Service):
         self._special = Special(config.upstream.domains)
         self._lookups = Lookups(Cache(_limits(config)), self._ask, self._later)
         self._resolver = Resolver(_place(config, self._conf), self._lookups, self._routes.is_own_probe, self._special)
-        self._ledger = Ledger(self._resolver.packed, self._resolver.packed_streams)
+        self._ledger = Ledger(*self._resolver.packs.stores)
         self._access = Access(config.allow, clock)
         short = ShortWay(self._resolver, self._routes.ask_alone, clock)
         self._supervisor = Supervisor(reactor)
@@ -238,8 +239,9 @@ class AgentService(Service):
 
     def _open_upstream(self) -> Upstream:
         upstream = Upstream(
-            self._reactor, (), batch=self._batch, secure=self._secure, linger=self._linger, recovered=self._recovered
-        )
+            self._reactor, (), pool=Pool(self._reactor, self._batch, self._linger), batch=self._batch, secure=self._secure,
+            recovered=self._recovered,
+        )  # fmt: skip
         if self._running:
             upstream.start()
         return upstream
@@ -351,7 +353,7 @@ def open_doors(
 
     def open_udp(host: str, port: int) -> UdpPort:
         door = UdpPort(
-            port, UdpProtocol(front, reactor, batch), host, reactor, front=front, packed=resolver.packed, access=access,
+            port, UdpProtocol(front, reactor, batch), host, reactor, front=front, packed=resolver.packs.datagrams, access=access,
             batch=batch, linger=linger, open_datagrams=open_datagrams, take_short=take_short,
         )  # fmt: skip
         door.passed = take_passed(socket.SOCK_DGRAM, host, port)
@@ -359,12 +361,12 @@ def open_doors(
         return door
 
     def open_tcp(host: str, port: int) -> TcpPort:
-        door = TcpPort(port, TcpFactory(front, resolver.packed_streams, reactor), defaults.TCP_BACKLOG, host, reactor)
+        door = TcpPort(port, TcpFactory(front, resolver.packs.streams, reactor), defaults.TCP_BACKLOG, host, reactor)
         door.passed = take_passed(socket.SOCK_STREAM, host, port)
         door.startListening()
         return door
 
-    return Doors(front, [resolver.packed, resolver.packed_streams], open_udp, open_tcp, reactor)
+    return Doors(front, resolver.packs.stores, open_udp, open_tcp, reactor)
 
 
 def _token(path: str | None) -> str:

@@ -7,18 +7,15 @@ in `flights`: this module must never look into a message.
 import errno
 import resource
 import secrets
-import select
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IReadDescriptor, ITCPTransport
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, ITCPTransport
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from meshdns.agent.attempts import Sole
 from meshdns.agent.batch import Batch
@@ -27,7 +24,6 @@ from meshdns.agent.servers import STREAM, Options
 from meshdns.defaults import (
     UPSTREAM_BATCH,
     UPSTREAM_LEAST_SOCKETS,
-    UPSTREAM_READS,
     UPSTREAM_SOCKETS,
     UPSTREAM_SPARE_DESCRIPTORS,
     UPSTREAM_STREAM_IDLE,
@@ -46,15 +42,27 @@ class Secured(Protocol):
     def distrust(self, server: Server, reason: Failure, /) -> str | None: ...
 
 
-class Linger(Protocol):
-    """The short way round the reactor."""
+class Socket(Protocol):
+    """A connected UDP socket in a slot of a server."""
 
-    def add(self, descriptor: int, read: Callable[[], None], /) -> None: ...
-    def remove(self, descriptor: int, /) -> None: ...
-    def read(self, read: Callable[[], None], /) -> None: ...
+    server: int
+    slot: int
+    place: int
+
+    def send(self, message: bytes, /) -> int: ...
 
 
-_DATAGRAM = 65535
+class Pool(Protocol):
+    """All of them."""
+
+    def start(
+        self, arrived: Callable[[Any, bytes, float], None], failed: Callable[[Any, OSError], None], /
+    ) -> None: ...
+    def open(self, server: Server, index: int, slot: int, /) -> Socket: ...
+    def close(self, one: Any, /) -> None: ...
+    def stop(self) -> None: ...
+
+
 _NEVER = float("inf")
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -74,10 +82,10 @@ class Upstream:
         servers: Sequence[Server],
         options: Options | None = None,
         *,
+        pool: Pool,
         sockets: int | None = None,
         batch: Batch | None = None,
         secure: Secured | None = None,
-        linger: Linger | None = None,
         recovered: Callable[[], object] = lambda: None,
     ) -> None:
         """`recovered` is called when a server that was dead answers again."""
@@ -94,9 +102,8 @@ class Upstream:
         self._outbox: list[tuple[int, int, bool, bytes]] = []
         self._batch = batch or Batch()
         self._batch.at_end(self._flush)
-        self._linger = linger
-        self._pool = _Pool(self._arrived, self._failed, self._batch, self._seconds, linger)
-        self._sockets: dict[int, list[_Socket | None]] = {}
+        self._pool = pool
+        self._sockets: dict[int, list[Socket | None]] = {}
         self._streams: dict[int, _Stream] = {}
         self._closing: set[_Stream] = set()
         self._timer: IDelayedCall | None = None
@@ -108,9 +115,7 @@ class Upstream:
 
     def start(self) -> None:
         """Put a probe to every server: does it live, does it forward to us (rule D19)?"""
-        self._reactor.addReader(self._pool)
-        if self._linger is not None:
-            self._linger.add(self._pool.fileno(), self._pool.read)
+        self._pool.start(self._arrived, self._failed)
         self.replace(self._servers, self._options, self._others)
 
     def replace(self, servers: Sequence[Server], options: Options, others: int = 0) -> None:
@@ -137,10 +142,7 @@ class Upstream:
         self._run(self._flights.abandon())
         for index in list(self._sockets):
             self._forget(index)
-        self._reactor.removeReader(self._pool)
-        if self._linger is not None:
-            self._linger.remove(self._pool.fileno())
-        self._pool.close()
+        self._pool.stop()
         if not self._closing:
             return succeed(None)
         self._when_closed = Deferred()
@@ -208,7 +210,7 @@ class Upstream:
 
     # from the sockets
 
-    def _arrived(self, one: "_Socket", message: bytes, now: float) -> None:
+    def _arrived(self, one: Socket, message: bytes, now: float) -> None:
         answered = self._flights.answered_alone(one.place, message, now)
         if answered is not None:
             sole, body, plain = answered
@@ -219,7 +221,7 @@ class Upstream:
         elif steps := self._flights.received(one.server, one.slot, message, now):
             self._run(steps)
 
-    def _failed(self, one: "_Socket", error: OSError) -> None:
+    def _failed(self, one: Socket, error: OSError) -> None:
         self._run(self._flights.failed(one.server, one.slot, _sentence(error), self._seconds()))
 
     # Carrying out
@@ -278,12 +280,11 @@ class Upstream:
             )
         return []
 
-    def _open(self, step: Send, old: "_Socket | None") -> "_Socket | None":
+    def _open(self, step: Send, old: Socket | None) -> Socket | None:
         """A new socket in a slot, and so another port. Without descriptors the old one goes on, if there is one."""
         server = self._flights.peers[step.server].server
         try:
-            new = _Socket(server, step.server, step.slot)
-            self._pool.add(new)
+            new = self._pool.open(server, step.server, step.slot)
         except OSError as error:
             if error.errno in _EXHAUSTED:
                 return old
@@ -292,9 +293,9 @@ class Upstream:
         self._close_socket(old)
         return new
 
-    def _close_socket(self, slot: "_Socket | None") -> None:
+    def _close_socket(self, slot: Socket | None) -> None:
         if slot is not None:
-            self._pool.remove(slot)
+            self._pool.close(slot)
 
     # Connections
 
@@ -409,107 +410,6 @@ class Upstream:
             self._close_socket(slot)
         if stream := self._streams.get(index):
             self._hang_up(stream)
-
-
-class _Socket:
-    """A connected UDP socket: the kernel lets pass only what comes from the server's address and port (rule D20)."""
-
-    def __init__(self, server: Server, index: int, slot: int) -> None:
-        self.server = index
-        self.slot = slot
-        self.place = index << 32 | slot << 16  # as `flights` has it
-        family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            self._socket.connect((server.host, server.port))
-        except OSError:
-            self._socket.close()
-            raise
-        self.number = self._socket.fileno()
-        self.receive = self._socket.recv_into
-        self.send = self._socket.send
-        self.close = self._socket.close
-
-
-@implementer(IReadDescriptor)
-class _Pool:
-    """All UDP sockets behind one descriptor, for the reactor's way to each of hundreds is longer than reading it.
-
-    From each that is readable one datagram is read at a time, so that a flood on one leaves the others their turn.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        arrived: Callable[[_Socket, bytes, float], None],
-        failed: Callable[[_Socket, OSError], None],
-        batch: Batch,
-        seconds: Callable[[], float],
-        linger: Linger | None,
-    ) -> None:
-        self._arrived = arrived
-        self._linger = linger
-        self._failed = failed
-        self._batch = batch
-        self._seconds = seconds
-        # One buffer for all: to have 64 KiB allocated for each datagram costs more than to read it.
-        self._buffer = bytearray(_DATAGRAM)
-        self._view = memoryview(self._buffer)
-        self._epoll = select.epoll()
-        self._number = self._epoll.fileno()
-        self._sockets: dict[int, _Socket] = {}
-
-    def add(self, one: _Socket) -> None:
-        try:
-            self._epoll.register(one.number, select.EPOLLIN)
-        except OSError:
-            one.close()
-            raise
-        self._sockets[one.number] = one
-
-    def remove(self, one: _Socket) -> None:
-        del self._sockets[one.number]
-        self._epoll.unregister(one.number)
-        one.close()
-
-    def close(self) -> None:
-        self._number = -1
-        self._epoll.close()
-
-    def fileno(self) -> int:
-        return self._number
-
-    def logPrefix(self) -> str:
-        return "upstream"
-
-    def doRead(self) -> None:
-        if self._linger is None:
-            self.read()
-        else:
-            self._linger.read(self.read)
-
-    def read(self) -> None:
-        """Hand on what each socket has, one datagram of each."""
-        sockets, arrived, buffer, view = self._sockets, self._arrived, self._buffer, self._view
-        now = self._seconds()  # for the whole batch, which takes a few milliseconds at most
-        self._batch.begin()
-        for number, _ in self._epoll.poll(0, UPSTREAM_READS):
-            one = sockets.get(number)
-            if one is None:  # closed by what an earlier one led to
-                continue
-            try:
-                arrived(one, view[: one.receive(buffer)].tobytes(), now)
-            except BlockingIOError:
-                pass
-            except OSError as error:  # such as an ICMP error: the server's host says that nothing listens
-                self._failed(one, error)
-            except Exception:  # a bug of ours must not end the reading
-                self._log.failure("please report this bug: a message from an upstream server")
-        self._batch.end()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended."""
 
 
 class _Stream(Int16StringReceiver):

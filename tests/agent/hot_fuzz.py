@@ -26,7 +26,7 @@ from meshdns.agent.ledger import Ledger
 from meshdns.agent.lifetimes import Limits
 from meshdns.agent.linger import Linger
 from meshdns.agent.lookups import Lookups
-from meshdns.agent.packed import PackedAnswers
+from meshdns.agent.packs import Packs
 from meshdns.agent.resolver import Answered, Place, Resolver
 from meshdns.agent.slots import HOST, PACKET, SLOT, Origin
 from meshdns.agent.steps import Failed, Reply
@@ -173,20 +173,20 @@ class World:
         self._ttl = 30
         lookups = Lookups(Cache(Limits()), self._upstream, lambda seconds, call: lambda: None)
         self.resolver = Resolver(self._place(), lookups, lambda name: False)
-        self.ledger = Ledger(self.resolver.packed)
+        self.ledger = Ledger(self.resolver.packs.datagrams)
         front = Front(
             self.resolver.answer, lambda source: True, self.ledger, lambda: self.now, self._bug, lambda *_: None
         )
         protocol = UdpProtocol(front, Clock(), batch := Batch())
         self.memory = Memory()
         self._door = UdpPort(
-            53, protocol, "127.0.0.1", Clock(), front=front, packed=self.resolver.packed, access=Anybody(), batch=batch,
+            53, protocol, "127.0.0.1", Clock(), front=front, packed=self.resolver.packs.datagrams, access=Anybody(), batch=batch,
             linger=Linger(Clock()), open_datagrams=lambda bound: self.memory, take_short=lambda *_: False,
         )  # fmt: skip
         self._door._datagrams = self.memory
         protocol.transport = self.memory
         self._line = Line()
-        self._stream = TcpFactory(front, self.resolver.packed_streams, Clock()).buildProtocol(None)
+        self._stream = TcpFactory(front, self.resolver.packs.streams, Clock()).buildProtocol(None)
         self._stream.makeConnection(self._line)
         self._replace_table()
 
@@ -221,7 +221,7 @@ class World:
 
     def _pipeline(self) -> None:
         """Many questions on one connection, cut anywhere."""
-        random, known = self.random, self.resolver.packed_streams.known
+        random, known = self.random, self.resolver.packs.streams.known
         packets = [number.to_bytes(2) + self._packet()[2:] for number in range(random.choice((1, 2, 10, 60)))]
         octets = b"".join(len(packet).to_bytes(2) + packet for packet in packets)
         packed = {packet for packet in packets if packet[2:] in known and self.now < known[packet[2:]].until}
@@ -269,7 +269,7 @@ class World:
     def _compare(self, packet: bytes, message: bytes, *, tcp: bool) -> None:
         """What the ordinary path says now, in one of the orders it may be said in."""
         double = copy(self.resolver)
-        double.packed = double.packed_streams = PackedAnswers()
+        double.packs = Packs()
         double._turns = dict(self.resolver._turns)
         said: list[Answered] = []
         for _ in range(len(_V4) + 1):

@@ -17,6 +17,8 @@ from twisted.trial.unittest import TestCase
 
 from meshdns.agent.batch import Batch
 from meshdns.agent.flights import Result
+from meshdns.agent.linger import Linger
+from meshdns.agent.pool import Pool
 from meshdns.agent.servers import Options
 from meshdns.agent.upstream import Secured, Upstream
 from meshdns.defaults import PROBE_ZONE
@@ -170,7 +172,11 @@ class Case(TestCase):
         secure: Secured | None = None,
         **options: Any,
     ) -> Upstream:
-        self.upstream = Upstream(reactor, servers, Options(**options), sockets=sockets, batch=batch, secure=secure)
+        batch = batch or Batch()
+        pool = Pool(reactor, batch, Linger(reactor))
+        self.upstream = Upstream(
+            reactor, servers, Options(**options), pool=pool, sockets=sockets, batch=batch, secure=secure
+        )
         self.upstream.start()
         return self.upstream
 

@@ -59,7 +59,7 @@ def facts_of(mesh: Mesh, *, now: float = 112.0, **changes: Any) -> Facts:
     """Facts at a time of the clock that stands still."""
     given: dict[str, Any] = {
         "resolver": mesh.resolver,
-        "ledger": Ledger(mesh.resolver.packed),
+        "ledger": Ledger(mesh.resolver.packs.datagrams),
         "upstream": Servers(),
         "table": Source(),
         "clock": lambda: now,

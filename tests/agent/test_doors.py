@@ -18,9 +18,10 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from meshdns import wire
-from meshdns.agent import streams
+from meshdns.agent import service, streams
 from meshdns.agent.access import Access, is_own_address
 from meshdns.agent.batch import Batch
+from meshdns.agent.datagrams import Single
 from meshdns.agent.flights import Reply
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.linger import Linger
@@ -73,7 +74,7 @@ class DoorsTests(TestCase):
     def setUp(self) -> None:
         self.later: list[tuple[wire.Ask, Callable[..., None]]] = []
         self.mesh = Mesh()
-        self.ledger = Ledger(self.mesh.resolver.packed, self.mesh.resolver.packed_streams)
+        self.ledger = Ledger(self.mesh.resolver.packs.datagrams, self.mesh.resolver.packs.streams)
         self.mesh.lookups._ask_upstream = lambda ask, done: self.later.append((ask, done))
         self.access = Access(self.allow, time.monotonic)
         self.doors = open_doors(
@@ -106,6 +107,11 @@ class DoorsTests(TestCase):
                 return client.recv(65535)
             except TimeoutError:
                 return None
+
+    def turn(self) -> Deferred[None]:
+        turned: Deferred[None] = Deferred()
+        reactor.callLater(0.001, turned.callback, None)  # type: ignore[attr-defined]
+        return turned
 
 
 class BothTransportsTests(DoorsTests):
@@ -160,7 +166,7 @@ class BothTransportsTests(DoorsTests):
             return self.udp(query(id=7)), read_frame(connection)
 
         answers = await deferToThread(ask)
-        for packs in (self.mesh.resolver.packed, self.mesh.resolver.packed_streams):
+        for packs in (self.mesh.resolver.packs.datagrams, self.mesh.resolver.packs.streams):
             (question,) = packs.known
             packs.keep(question, Packed([b"over"], 1, 0, alone=True, until=time.monotonic()))
         self.assertEqual(answers, await deferToThread(ask))
@@ -188,6 +194,14 @@ class BothTransportsTests(DoorsTests):
 
         self.assertEqual(await deferToThread(ask), 2)
         self.assertEqual(len(self.later), 1)
+
+
+class OneByOneTests(BothTransportsTests):
+    """The same where the platform has no recvmmsg."""
+
+    def setUp(self) -> None:
+        self.patch(service, "open_datagrams", Single)
+        super().setUp()
 
 
 class WrongPacketsTests(DoorsTests):
@@ -355,11 +369,6 @@ class StreamLimitTests(DoorsTests):
             self.assertLess(time.monotonic(), end)
             await self.turn()
 
-    def turn(self) -> Deferred[None]:
-        turned: Deferred[None] = Deferred()
-        reactor.callLater(0.001, turned.callback, None)  # type: ignore[attr-defined]
-        return turned
-
     async def test_a_client_that_does_not_read(self) -> None:
         """D1: answers that nobody reads hold no more than the kernel's and one write buffer; then its queries wait."""
         big = {
@@ -399,6 +408,28 @@ class ListenTests(DoorsTests):
         for port in (kept, added):
             await deferToThread(dns.query.udp, message, "127.0.0.1", WAIT, port)
 
+    async def test_every_address(self) -> None:
+        """D1: at a wildcard address each answer leaves from the one asked, be it packed, made now, or an upstream's."""
+        port = free_port("0.0.0.0")
+        self.doors.listen([("0.0.0.0", port)])
+
+        def ask(name: str, number: int) -> int:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.settimeout(WAIT)
+                client.connect(("127.0.0.9", port))
+                client.send(query(name, id=number))
+                return dns.message.from_wire(client.recv(4096)).id
+
+        for number in (1, 2):
+            self.assertEqual(await deferToThread(ask, NAME, number), number)
+        asking = deferToThread(ask, "www.example.org.", 3)
+        while not self.later:
+            await self.turn()
+        ((asked, done),) = self.later
+        reply = dns.message.make_response(dns.message.from_wire(wire.upstream_query(asked, 1, asked.question, None)))
+        done(Reply(reply.to_wire(), "192.0.2.53", 0.0), time.monotonic())
+        self.assertEqual(await asking, 3)
+
     async def test_a_taken_port_changes_nothing(self) -> None:
         """D1: when one address cannot be had, the doors stay as they were."""
         with socket.socket() as taken:
@@ -414,20 +445,21 @@ class ListenTests(DoorsTests):
             client.settimeout(WAIT)
             client.connect(("127.0.0.1", self.ports["127.0.0.1"]))
             client.send(query("www.example.org.", id=1))
-            client.send(query(id=2))
+            for number in range(2, 102):  # more than a batch
+                client.send(query(id=number))
             closing = Deferred.fromCoroutine(self.doors.close())
             self.assertNoResult(closing)
             (ask, done) = self.later.pop()
             message = dns.message.make_response(dns.message.from_wire(wire.upstream_query(ask, 1, ask.question, None)))
             done(Reply(message.to_wire(), "192.0.2.53", 0.0), time.monotonic())
             await closing
-            self.assertEqual({dns.message.from_wire(client.recv(4096)).id for _ in range(2)}, {1, 2})
+            self.assertEqual({dns.message.from_wire(client.recv(4096)).id for _ in range(101)}, set(range(1, 102)))
 
 
 class LedgerTests(TestCase):
     def test_few_labels(self) -> None:
         """D2: whatever types are asked, the labels stay few."""
-        ledger = Ledger(Mesh().resolver.packed)
+        ledger = Ledger(Mesh().resolver.packs.datagrams)
         for qtype in range(65536):
             ledger.answered("udp", Answered(b"", "upstream", qtype, 0), 0.001)
         self.assertLess(len(ledger.queries()), 100)

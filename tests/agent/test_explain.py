@@ -276,10 +276,10 @@ class LookingTests(SynchronousTestCase):
         mesh, twin = Mesh(), Mesh()
         before = [mesh.say("reviews.ns2."), twin.say("reviews.ns2.")]
         self.assertEqual(before[0], before[1])
-        kept = dict(mesh.resolver.packed.known)
+        kept = dict(mesh.resolver.packs.datagrams.known)
         for question in VERDICTS:
             told(mesh, *question.split())
-        self.assertEqual(mesh.resolver.packed.known, kept)
+        self.assertEqual(mesh.resolver.packs.datagrams.known, kept)
         self.assertEqual((mesh.resolver.autopath_answers, mesh.asked), (0, []))
         self.assertEqual([mesh.say("reviews.ns2.") for _ in range(4)], [twin.say("reviews.ns2.") for _ in range(4)])
 

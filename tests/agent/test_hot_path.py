@@ -112,8 +112,8 @@ class DeltaTests(SynchronousTestCase):
         mesh = Mesh()
         for name in ("productpage.ns1", "reviews.ns2", "dual.ns1"):
             mesh.ask(f"{name}.svc.cluster.local.")
-        self.assertEqual(3, len(mesh.resolver.packed.known))
+        self.assertEqual(3, len(mesh.resolver.packs.datagrams.known))
         changed = [{**HOSTS[0], "ips": ["10.9.9.9"]}, *HOSTS[1:]]
         mesh.adopt_delta(changed)
-        self.assertEqual(2, len(mesh.resolver.packed.known))
+        self.assertEqual(2, len(mesh.resolver.packs.datagrams.known))
         self.assertIn("10.9.9.9", mesh.say("productpage.ns1.svc.cluster.local.")[1][0])

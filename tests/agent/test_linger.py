@@ -1,5 +1,6 @@
 """The short way round the reactor: who lingers must notice at once what else the reactor is wanted for."""
 
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -150,6 +151,9 @@ class LingerTests(TestCase):
 
     def test_other_reactors(self) -> None:
         """Without an epoll of the reactor's there is one read, and nobody waits."""
+        other = Clock()
+        other.running, other._poller = True, select.poll()  # type: ignore[attr-defined]  # as Twisted's poll reactor has it
         read: list[int] = []
-        Linger(Clock()).read(lambda: read.append(1))
-        self.assertEqual([1], read)
+        for each in (Clock(), other):
+            Linger(each).read(lambda: read.append(1))
+        self.assertEqual([1, 1], read)

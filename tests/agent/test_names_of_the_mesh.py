@@ -260,7 +260,7 @@ class AddressTests(SynchronousTestCase):
         """D11: the packed answers hold every order once, and follow the one just given."""
         packet = dns.message.make_query("reviews.ns2.svc.cluster.local.", "A", id=7).to_wire()
         (answered,) = self.mesh.packet(packet)
-        packed = self.mesh.resolver.packed.known[packet[2:]]
+        packed = self.mesh.resolver.packs.datagrams.known[packet[2:]]
         tails = [answered.message[2:], *(packed.next_tail() for _ in range(5))]
         self.assertEqual(tails[:3], tails[3:])
         self.assertEqual(len(set(tails)), 3)
@@ -487,9 +487,9 @@ class BeforeTheTableTests(SynchronousTestCase):
         mesh = Mesh()
         packet = dns.message.make_query("productpage.ns1.svc.cluster.local.", "A").to_wire()
         mesh.packet(packet)
-        self.assertIn(packet[2:], mesh.resolver.packed.known)
+        self.assertIn(packet[2:], mesh.resolver.packs.datagrams.known)
         mesh.adopt([{"host": "productpage.ns1.svc.cluster.local", "ips": ["10.9.9.9"], "registry": "Kubernetes"}])
-        self.assertNotIn(packet[2:], mesh.resolver.packed.known)
+        self.assertNotIn(packet[2:], mesh.resolver.packs.datagrams.known)
         self.assertIn("10.9.9.9", mesh.say("productpage.ns1.svc.cluster.local.")[1][0])
 
 
@@ -551,4 +551,4 @@ class AnswerFormTests(SynchronousTestCase):
             self.assertTrue(message.flags & dns.flags.TC)
             self.assertTrue(most - 16 < len(message.to_wire()) <= most)
         self.assertEqual(len(mesh.ask("big.ns1.svc.cluster.local.", tcp=True).answer[0]), 100)
-        self.assertEqual(mesh.resolver.packed.known, {})
+        self.assertEqual(mesh.resolver.packs.datagrams.known, {})

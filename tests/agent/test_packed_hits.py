@@ -31,7 +31,7 @@ def said(query: dns.message.Message) -> dns.message.Message:
 class PackedHitTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.mesh = Mesh(reply=said)
-        self.ledger = Ledger(self.mesh.resolver.packed)
+        self.ledger = Ledger(self.mesh.resolver.packs.datagrams)
 
     def packet(self, name: str = OUTSIDE, number: int = 7, **options: object) -> bytes:
         query = dns.message.make_query(name, "A", **options)  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ class PackedHitTests(SynchronousTestCase):
 
     def door(self, packet: bytes) -> tuple[bytes, bool]:
         """The answer that the UDP door gives, and whether from a pack."""
-        known = self.mesh.resolver.packed.known.get(packet[2:])
+        known = self.mesh.resolver.packs.datagrams.known.get(packet[2:])
         if known is None or self.mesh.now >= known.until:
             return self.ordinary(packet), False
         known.hits += 1
@@ -56,11 +56,11 @@ class PackedHitTests(SynchronousTestCase):
         for _ in range(2):
             self.ordinary(packet, tcp=tcp)
             self.mesh.clock.advance(0.01)
-        return packet[2:] in self.mesh.resolver.packed.known
+        return packet[2:] in self.mesh.resolver.packs.datagrams.known
 
     def test_hits_are_packed(self) -> None:
         self.ordinary(self.packet())
-        self.assertEqual({}, self.mesh.resolver.packed.known)  # that was the upstream's word
+        self.assertEqual({}, self.mesh.resolver.packs.datagrams.known)  # that was the upstream's word
         self.assertTrue(self.is_packed(self.packet()))
         self.assertTrue(self.is_packed(self.packet("mail.example.org.", use_edns=0)))
 
@@ -104,7 +104,7 @@ class PackedHitTests(SynchronousTestCase):
         self.assertIn("10.4.0.9", dns.message.from_wire(self.door(self.packet())[0]).answer[0].to_text())
         self.assertTrue(self.is_packed(self.packet("mail.example.org.")))
         self.mesh.resolver.move(attrs.evolve(self.mesh.resolver.place, namespace="ns2"))
-        self.assertEqual({}, self.mesh.resolver.packed.known)
+        self.assertEqual({}, self.mesh.resolver.packs.datagrams.known)
 
     def test_forgotten_by_a_delta(self) -> None:
         """D24, D28: a change of one host leaves the answers of other names, but not those of aliases that may lead to it."""
@@ -125,7 +125,7 @@ class PackedHitTests(SynchronousTestCase):
             self.mesh.clock.advance(0.1)
         self.assertGreater(given, 30)
         self.assertEqual(given, self.ledger.queries()["udp", "A", "NOERROR", "cache"])
-        self.assertEqual(given, self.mesh.resolver.packed.cache_hits)
+        self.assertEqual(given, self.mesh.resolver.packs.datagrams.cache_hits)
         self.assertEqual(40, given + self.mesh.lookups.cache.hits + self.mesh.lookups.cache.misses)
 
     def test_stale(self) -> None:
@@ -133,9 +133,9 @@ class PackedHitTests(SynchronousTestCase):
         self.assertTrue(self.is_packed(self.packet()))
         self.mesh.reply = None
         self.mesh.clock.advance(TTL + 1)
-        known = self.mesh.resolver.packed.known[self.packet()[2:]]
+        known = self.mesh.resolver.packs.datagrams.known[self.packet()[2:]]
         self.assertGreaterEqual(self.mesh.now, known.until)
         self.assertEqual([], self.mesh.packet(self.packet()))
         self.mesh.clock.advance(5)
         self.assertLess(known.until, math.inf)
-        self.assertIs(known, self.mesh.resolver.packed.known[self.packet()[2:]])
+        self.assertIs(known, self.mesh.resolver.packs.datagrams.known[self.packet()[2:]])

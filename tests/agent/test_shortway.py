@@ -55,7 +55,7 @@ class World:
         place = Place(namespace="ns1", domain=names.parse("cluster.local"), search=search)
         self.resolver = Resolver(place, lookups, lambda name: False, Special())
         self.resolver.adopt(table.read(lines(HOSTS)))
-        self.ledger = Ledger(self.resolver.packed)
+        self.ledger = Ledger(self.resolver.packs.datagrams)
         self.way = ShortWay(self.resolver, self._ask_alone, lambda: self.now)
         self.took = 0
         self._run(self.flights.replace([Server("192.0.2.1")], Options(), 8, self.now))

@@ -132,7 +132,7 @@ class EachPathTests(PageTests):
 
     async def test_status(self) -> None:
         self.mesh.ask("productpage.ns1.svc.cluster.local.")
-        self.mesh.resolver.packed.known[next(iter(self.mesh.resolver.packed.known))].hits = 3
+        self.mesh.resolver.packs.datagrams.known[next(iter(self.mesh.resolver.packs.datagrams.known))].hits = 3
         answer = await self.get("/v1/status")
         held = self.page.facts.held
         assert held
@@ -305,7 +305,7 @@ class MetricsTests(PageTests):
     async def test_names_and_labels(self) -> None:
         """Section 4: exactly these, none misspelt."""
         self.mesh.ask("productpage.ns1.svc.cluster.local.")
-        next(iter(self.mesh.resolver.packed.known.values())).hits = 1
+        next(iter(self.mesh.resolver.packs.datagrams.known.values())).hits = 1
         found: dict[str, set[str]] = {}
         for name, labels in await self.read():
             for end in ("_bucket", "_sum", "_count"):
@@ -319,7 +319,7 @@ class MetricsTests(PageTests):
     async def test_numbers(self) -> None:
         ledger = self.page.facts.ledger
         self.mesh.ask("productpage.ns1.svc.cluster.local.")
-        next(iter(self.mesh.resolver.packed.known.values())).hits = 5
+        next(iter(self.mesh.resolver.packs.datagrams.known.values())).hits = 5
         for answered in self.mesh.packet(b"\0\7\0\0\0\2" + bytes(6)):
             ledger.answered("tcp", answered, 0.003)
         ledger.sampled(0.00003, "mesh", 64)

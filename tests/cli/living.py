@@ -35,7 +35,7 @@ class LivingTests(TestCase):
         self.mesh = Mesh(hosts=self.hosts)
         self.mesh.clock.advance(112)
         resolver = self.mesh.resolver
-        self.ledger = Ledger(resolver.packed)
+        self.ledger = Ledger(resolver.packs.datagrams)
         access = Access(("loopback",), time.monotonic)
         self.doors = open_doors(
             resolver, access, self.ledger, reactor, clock=self.mesh.clock.seconds, batch=Batch(), linger=Linger(reactor)

@@ -130,11 +130,12 @@ class ClientTests(Pod):
 
     def test_unknown_name(self) -> None:
         """D8, D9, D25: what nobody knows costs the client the search list and the name, in both families; the upstream hears
-        of it once for each family, and after that the cache knows."""
+        of it at most once for each family, and after that the cache knows: of the second one, too, if the first came back first."""
         self.assertEqual({"nosuch": 8}, self.packets(["getent", "ahosts"], ["nosuch"], finds=False))
-        self.assertEqual(["nosuch", "nosuch"], self.upstream.names())
+        asked = self.upstream.names()
+        self.assertIn(asked, (["nosuch"], ["nosuch", "nosuch"]))
         self.assertEqual({"nosuch": 8}, self.packets(["getent", "ahosts"], ["nosuch"], finds=False))
-        self.assertEqual(["nosuch", "nosuch"], self.upstream.names())
+        self.assertEqual(asked, self.upstream.names())
 
     # Others
 

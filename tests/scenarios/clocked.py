@@ -67,7 +67,7 @@ class Clocked:
         self.settle()
 
     def ask(self, packet: bytes, tcp: bool) -> None:
-        packed = None if tcp else self._resolver.packed.known.get(packet[2:])  # as the UDP door does it
+        packed = None if tcp else self._resolver.packs.datagrams.known.get(packet[2:])  # as the UDP door does it
         if packed is not None and self._now < packed.until:
             self.given.append(Given(dns.message.from_wire(packet[:2] + packed.next_tail())))
         elif tcp or self._short is None or not self._short.take(packet, (), self, self._now):
