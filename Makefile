@@ -1,6 +1,7 @@
 # What each target does: `make help`. Everything is kept in .venv; `make clean` takes it away again.
 
 PYTHON ?= python3
+DEB_PYTHON ?= /usr/bin/python3
 TESTS ?= tests
 CONFIG ?= examples/agent.yaml
 DEMO ?= meshdns-demo
@@ -24,7 +25,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run agent test lint bench fuzz clean python-is-fit
+.PHONY: help run agent test lint bench fuzz deb clean python-is-fit
 
 help:
 	@echo "make run    install meshdns into .venv and run a control plane and an agent on a sample mesh in $(DEMO)/"
@@ -33,6 +34,7 @@ help:
 	@echo "make lint   ruff, ruff format --check and mypy"
 	@echo "make bench  measure it beside unbound and dnsmasq (BENCH=relay runs one)"
 	@echo "make fuzz   a million random questions: the hot path must give the bytes of the ordinary one (QUESTIONS=N, SEED=N)"
+	@echo "make deb    build the Debian package, into dist/ (with Debian's own Python: DEB_PYTHON)"
 	@echo "make clean  remove .venv and all that was built"
 	@echo
 	@echo "PYTHON=/path/to/python3 chooses the Python, 3.11 or newer."
@@ -59,6 +61,10 @@ bench: .venv/.test
 
 fuzz: .venv/.test
 	$(BIN)/python -m tests.agent.hot_fuzz $(QUESTIONS) $(SEED)
+
+# Debian's own Python, whatever else comes first on PATH: the package depends on it.
+deb:
+	PYTHON='$(DEB_PYTHON)' etc/debian/package
 
 clean:
 	rm -rf .venv build dist meshdns.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*

@@ -62,6 +62,35 @@ CACHE_MAX_BYTES = 16 << 20  # some 22,000 answers (rule D27)
 CACHE_MAX_TTL = 3600.0  # a mistake upstream is forgotten within the hour (rule D25)
 CACHE_SERVE_STALE = 3600.0  # how long after its end an answer may stand in for a failing upstream (rule D26)
 
+# certificates.py, bundles.py, cli/bundle*.py
+CERTIFICATE_BACKDATE = 300.0  # seconds: the clock of who sees it first may be behind
+RSA_BITS = 2048  # the least that is called safe until 2030 (NIST SP 800-131A)
+BUNDLE_BYTES = 256 << 10  # of a bundle: ten times one with a chain of authorities and much configuration
+BUNDLE_EXPIRES = (
+    7 * 86400.0
+)  # seconds after which a bundle cannot be installed any more: one that got lost is no harm for long
+IDENTITY_LIFETIME = 30 * 86400.0  # of a certificate or token made for a VM; renewed at two thirds of it
+CLOCK_SLACK = 300.0  # seconds that two machines' clocks may be apart
+STATE = "/var/lib/meshdns"  # what an agent writes: the identity that it renews, and its snapshot
+FIRST_TABLE = (
+    15.0  # seconds that `bundle install` waits for a table: as many as a control plane across the world takes, and some
+)
+FIRST_TABLE_LOOK = 0.2
+USER = "meshdns"  # whom the agent runs as
+
+# host/services.py
+SERVICE_WAIT = 120.0  # seconds for a service to be started: systemd itself gives up after 90
+
+# control/issuing.py, agent/renewal.py
+REQUEST_BYTES = 8192  # of a request for a certificate: one with an RSA key of 4,096 bits has 1,700
+RENEWAL_LOOK = 3600.0  # seconds between two looks at an identity: clocks are stepped, files replaced by hand
+RENEWAL_RETRY = 600.0  # after a failure it is tried again within so long, by chance: a fleet must not come back as one
+RENEWAL_RETRY_LEAST = 1.0
+RENEWAL_BODY = 65_536  # octets read of a certificate and its issuers: ten of them with large keys
+
+# net/supervisor.py
+SUPERVISOR_SOCKETS = 200  # handed over in one message: the kernel takes 253
+
 # control/config.py, control/service.py
 CONTROL_CONFIG_FILE = "/etc/meshdns/control.yaml"
 CONTROL_LISTEN = (("0.0.0.0", 15012),)  # agents are on other machines; 15012 is Istio's habit for its agents

@@ -14,6 +14,8 @@ from meshdns.defaults import POLL_MOST
 from meshdns.web import JSON, LINES, SHOWN, Refused
 
 PATH = "/v1/nametable"
+IDENTITY_PATH = "/v1/identity"  # where an agent renews its certificate
+REQUEST, CERTIFICATES = "application/x-pem-file", "application/pem-certificate-chain"
 DELTA = "meshdns-delta"
 _GENERATION = re.compile(r'(?:W/)?"([0-9a-f]{32})"')
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)

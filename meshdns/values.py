@@ -1,4 +1,5 @@
-"""Vocabulary: the values that people write into settings: durations, sizes, addresses, servers, domains.
+"""Vocabulary: the values that people write into settings: durations, times, sizes, addresses, servers,
+domains.
 
 A text enters; a value leaves, or ValueError with a sentence that quotes the text and says what to write instead.
 It knows nothing of files, keys and YAML, so a command that only needs a `Server` imports no more than this.
@@ -6,6 +7,7 @@ It knows nothing of files, keys and YAML, so a command that only needs a `Server
 
 import ipaddress
 import re
+from datetime import UTC, datetime
 
 import attrs
 
@@ -16,6 +18,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _OCTETS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SIZE = re.compile(r"(0|[1-9][0-9]{0,14})(|KiB|MiB|GiB)")
 _DECIMAL_SIZE = re.compile(r"([0-9]+) ?([kKmMgG])[iI]?[bB]?")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
@@ -86,6 +89,19 @@ def duration_text(seconds: float) -> str:
         if count >= 1 and count == int(count):
             return f"{int(count)}{unit}"
     return f"{round(seconds * 1000, 3):g}ms" if seconds else "0s"
+
+
+def parse_time(text: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time in UTC."""
+    try:
+        return datetime.strptime(text, _TIME).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise ValueError(f"{quote(text)} is no time; write it like 2027-01-31T00:00:00Z") from None
+
+
+def time_text(seconds: float) -> str:
+    """Such a time as text."""
+    return datetime.fromtimestamp(seconds, UTC).strftime(_TIME)
 
 
 def parse_size(text: str) -> int:

@@ -14,7 +14,18 @@ import attrs
 
 # Each may import those before it.
 VOCABULARY = ["", "defaults", "names", "wire", "messages", "presentation", "entries", "istio", "table"]
-VOCABULARY += ["values", "yamltext", "settings", "clusters", "web", "metrics", "exchange", "pins"]
+VOCABULARY += [
+    "values",
+    "yamltext",
+    "settings",
+    "clusters",
+    "web",
+    "metrics",
+    "exchange",
+    "pins",
+    "certificates",
+    "bundles",
+]
 # The only modules that wire others: they may import all but the room across the wall.
 ROOTS = ["meshdns.daemon", "meshdns.embedded", "meshdns.cli", "meshdns.cli.*", "meshdns.*.service", "meshdns.*.config"]
 WALLS = [("agent", "control"), ("control", "agent")]
@@ -36,8 +47,9 @@ WORLD = {
 }
 # Parts of those that only compute.
 PURE = ["pathlib.PurePath", "pathlib.PurePosixPath", "os.path.dirname", "os.path.join"]
-# The same, for one module alone: times as people write them.
-PURE_IN = {"meshdns.control.tokens": ["datetime.datetime", "datetime.UTC"]}
+# The same, for some modules alone: times as people write them.
+_TIMES = ["datetime.datetime", "datetime.UTC"]
+PURE_IN = {"meshdns.values": _TIMES, "meshdns.certificates": _TIMES}
 PURE_CALLS = {"open": "files", "print": "the terminal", "input": "the terminal"}
 # Other people's libraries that Inside and Vocabulary may use: everywhere, and by module.
 LIBRARIES = {
@@ -45,6 +57,7 @@ LIBRARIES = {
     "meshdns.yamltext": ["yaml"],
     "meshdns.control.documents": ["yaml"],
     "meshdns.pins": ["cryptography"],
+    "meshdns.certificates": ["cryptography"],
 }
 
 

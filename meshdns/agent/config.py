@@ -71,6 +71,10 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _server_name(text: str) -> str:
+    return names.text(parse_domain(text))
+
+
 _servers = listed(scalar(parse_server))
 
 
@@ -86,9 +90,10 @@ class Workload:
 
 @attrs.frozen(kw_only=True)
 class ControlPlane:
-    """Where tables come from over the network, and who is trusted there."""
+    """Where tables come from over the network, and who is trusted there. `name` None: certificates bear the hosts of `urls`."""
 
     urls: tuple[str, ...] = setting(listed(scalar(_url), 1))
+    name: str | None = setting(scalar(_server_name), None)
     ca: str | None = setting(path, None)
     pins: tuple[str, ...] = setting(listed(scalar(_pin)), ())
     certificate: str | None = setting(path, None)

@@ -41,6 +41,8 @@ def tell_query(packet: bytes, source: str, transport: str, seconds: float, answe
 class UdpDoor(Protocol):
     """A UDP socket that is open."""
 
+    socket: Any
+
     def drain(self) -> None: ...
     def stopReading(self) -> None: ...
     def stopListening(self) -> Deferred[None] | None: ...
@@ -50,6 +52,7 @@ class TcpDoor(Protocol):
     """A listening TCP socket; its factory knows the connections."""
 
     factory: Any
+    socket: Any
 
     def stopReading(self) -> None: ...
     def stopListening(self) -> Deferred[None] | None: ...
@@ -102,6 +105,11 @@ class Doors:
             _log.warn("not listening on {host} port {port}: this host has no such address", host=host, port=port)
         for address in self._open.keys() - wanted:
             self._shut(address)
+
+    @property
+    def sockets(self) -> list[Any]:
+        """Those that are listened on."""
+        return [door.socket for both in self._open.values() for door in both]
 
     def tell_queries(self, wanted: bool) -> None:
         """Whether to log each query; no answer is kept packed then, nor is there a short way: those pass without a word."""

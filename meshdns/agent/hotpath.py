@@ -96,6 +96,7 @@ class UdpPort(udp.Port):
     """A UDP socket that is read in batches."""
 
     protocol: UdpProtocol
+    passed: socket.socket | None = None  # that a process before this one has listened on
 
     def __init__(
         self, port: int, protocol: UdpProtocol, interface: str, reactor: Any, *, front: Front, packed: PackedAnswers,
@@ -116,8 +117,8 @@ class UdpPort(udp.Port):
     # from the doors
 
     def createInternetSocket(self) -> socket.socket:
-        stock: socket.socket = super().createInternetSocket()
-        if stock.family == socket.AF_INET6:  # IPv4 on the same port is a door of its own
+        stock: socket.socket = self.passed or super().createInternetSocket()
+        if stock.family == socket.AF_INET6 and not self.passed:  # IPv4 on the same port is a door of its own
             stock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         stock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BACKLOG)
         return stock

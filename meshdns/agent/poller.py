@@ -7,7 +7,8 @@ keeping packets waiting, and gives every wait its end. Tables leave through `ado
 import gc
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from io import BytesIO
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone, _HTTP11ClientFactory
+from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone, _HTTP11ClientFactory
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -37,6 +38,7 @@ from meshdns.defaults import (
     POLL_REFUSAL,
     POLL_SILENCE,
     POLL_SLACK,
+    RENEWAL_BODY,
 )
 from meshdns.exchange import Answer
 from meshdns.net.tls import ClientTls
@@ -52,20 +54,31 @@ class Addresses(Protocol):
     def served(self, name: str, address: str) -> None: ...
 
 
+class Beside(Protocol):
+    """What keeps our own certificate, over our connections, as renewal.py has it."""
+
+    def start(self, post: Callable[[bytes], Coroutine[Any, Any, tuple[int, str, bytes]]], /) -> None: ...
+    def stop(self) -> None: ...
+
+
 class Poller:
     """The table source for `table.control_plane`."""
 
     def __init__(
         self, subscription: Subscription, tls: ClientTls, token: Callable[[], str], addresses: Addresses,
         adopt: Callable[[Table], None], reactor: Any, chance: Callable[[], float], first: Table | None = None,
+        name: str | None = None, renewal: Beside | None = None,
     ) -> None:  # fmt: skip
-        """`token` gives the bearer token as it is now, "" for none; `first` is the table of a snapshot, adopted already."""
+        """`token` gives the bearer token as it is now, "" for none; `first` is the table of a snapshot, adopted already;
+        `name` is in the certificates of the control planes, if the hosts of their URLs are not; `renewal` keeps our own."""
         self.updates = 0
         self.failures = 0
         self.last_change: float | None = None
         self.confirmed: float | None = None
         self.subscription = subscription
         self._tls = tls
+        self._name = name
+        self._renewal = renewal
         self._token = token
         self._addresses = addresses
         self._adopt = adopt
@@ -89,12 +102,16 @@ class Poller:
     def start(self) -> None:
         self._life = Deferred.fromCoroutine(self._live())
         self._life.addErrback(self._died)
+        if self._renewal is not None:
+            self._renewal.start(self.post_request)
 
     def stop(self) -> None:
         """Asks no more; the table in force is not touched."""
         self._stopping = True
         if self._life is not None:
             self._life.cancel()
+        if self._renewal is not None:
+            self._renewal.stop()
         self._pool.closeCachedConnections()
 
     @property
@@ -109,6 +126,18 @@ class Poller:
     def _died(self, failure: Failure) -> None:
         if not self._stopping:
             _log.failure("please report this bug: no control plane is asked any more", failure)
+
+    # from the renewal
+
+    async def post_request(self, request: bytes) -> tuple[int, str, bytes]:
+        """Ask the control plane that is polled for a certificate: status, a refusal's sentence, body."""
+        url, headers = self.subscription.url, Headers({"Content-Type": [exchange.REQUEST]})
+        body = FileBodyProducer(BytesIO(request))
+        asked = self._agent.request(b"POST", f"{url}{exchange.IDENTITY_PATH}".encode(), headers, body)
+        asked.addTimeout(POLL_SLACK + POLL_CONNECT, self._reactor)
+        response = await asked
+        said = await _drain(response, self._reactor, RENEWAL_BODY)
+        return response.code, _detail(said), said
 
     # The life of polls
 
@@ -220,7 +249,9 @@ class Poller:
             raise OSError(f"nobody knows an address of {host}")
         for number, address in enumerate(found, 1):
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-            under_tls = wrapClientTLS(self._tls.creator(host), kind(self._reactor, address, port, timeout=POLL_CONNECT))
+            under_tls = wrapClientTLS(
+                self._tls.creator(self._name or host), kind(self._reactor, address, port, timeout=POLL_CONNECT)
+            )
             self._address = address
             try:
                 return await under_tls.connect(factory)
@@ -340,14 +371,15 @@ class _Refusal(Receiver):
 
     transport: Any
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.done: Deferred[bytes] = Deferred()
         self._data = b""
+        self._most = most
 
     def dataReceived(self, data: bytes) -> None:
         self._data += data
-        if len(self._data) > POLL_REFUSAL and not self.done.called:
-            self.done.callback(self._data[:POLL_REFUSAL])
+        if len(self._data) > self._most and not self.done.called:
+            self.done.callback(self._data[: self._most])
             self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -355,8 +387,8 @@ class _Refusal(Receiver):
             self.done.callback(self._data)
 
 
-async def _drain(response: Any, reactor: Any) -> bytes:
-    refusal = _Refusal()
+async def _drain(response: Any, reactor: Any, most: int = POLL_REFUSAL) -> bytes:
+    refusal = _Refusal(most)
     response.deliverBody(refusal)
     late = reactor.callLater(POLL_SILENCE, lambda: refusal.transport.loseConnection())
     try:

@@ -1,8 +1,10 @@
 """Root: the agent as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
 import gc
+import os
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +36,7 @@ from meshdns.agent.linger import Linger
 from meshdns.agent.lookups import Lookups
 from meshdns.agent.poller import Poller
 from meshdns.agent.pool import Pool
+from meshdns.agent.renewal import Renewal
 from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.routes import Routes
 from meshdns.agent.secure import Secure
@@ -49,6 +52,8 @@ from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
 from meshdns.agent.watch import Watch
 from meshdns.host import descriptors, resolvconf
+from meshdns.host.placing import File, place
+from meshdns.net.supervisor import Supervisor
 from meshdns.net.tls import ClientTls, TrustProblem
 from meshdns.settings import Invalid
 from meshdns.table import Table
@@ -77,7 +82,7 @@ class Options(usage.Options):
             self["loaded"] = load(self["config"])
         except Invalid as invalid:
             sys.stderr.write(f"meshdns: the configuration cannot be used:\n{invalid}\n")
-            raise SystemExit(1) from None
+            raise SystemExit(os.EX_CONFIG) from None
 
 
 def prepare(reactor: Any) -> None:
@@ -89,6 +94,7 @@ def prepare(reactor: Any) -> None:
     descriptors.allow(defaults.DESCRIPTORS)
 
 
+TakePassed = Callable[[int, str, int], socket.socket | None]
 OpenManifests = Callable[[AgentConfig, Callable[[Table], None], Any], TableSource]
 
 
@@ -114,9 +120,10 @@ class AgentService(Service):
         self._ledger = Ledger(*self._resolver.packs.stores)
         self._access = Access(config.allow, clock)
         short = ShortWay(self._resolver, self._routes.ask_alone, clock)
+        self._supervisor = Supervisor(reactor)
         self._doors = open_doors(
             self._resolver, self._access, self._ledger, reactor, clock=clock, batch=batch, linger=self._linger,
-            take_short=short.take,
+            take_short=short.take, take_passed=self._supervisor.take,
         )  # fmt: skip
         self._doors.tell_queries(config.log.queries)
         self._heartbeat = Heartbeat(reactor)
@@ -150,12 +157,14 @@ class AgentService(Service):
         self._say("answers on {listen}, asks {servers}")
         self._watch_on()
         self._beat()
+        self._supervisor.ready(f"answers on {', '.join(map(str, self._config.listen))}")
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._supervisor.stopping()
         self._heartbeat.stop()
         self._watch.stop()
         self._table.stop()
@@ -166,11 +175,17 @@ class AgentService(Service):
         for upstream in self._routes.groups:
             await upstream.stop()
         await self._status.close()
+        self._supervisor.stop()
 
     # from SIGHUP
 
     def reload(self) -> None:
         """Read the configuration again and take it on whole, or keep the one in force and say why."""
+        self._supervisor.reloading()
+        self._reload()
+        self._supervisor.ready(f"answers on {', '.join(map(str, self._config.listen))}")
+
+    def _reload(self) -> None:
         try:
             config = load(self._path)
         except Invalid as invalid:
@@ -265,6 +280,7 @@ class AgentService(Service):
     def _listen(self, config: AgentConfig) -> None:
         self._doors.listen((each.host, each.port) for each in config.listen)
         self._status.listen((config.status.host, config.status.port) if config.status else None)
+        self._supervisor.hold(self._doors.sockets)
 
     def _facts(self, config: AgentConfig) -> Facts:
         return Facts(
@@ -299,7 +315,12 @@ class AgentService(Service):
         addresses = Addresses(self._ask_addresses, self._reactor, memory)
         subscription = Subscription(said.urls, where.cluster, where.network)
         token = partial(_token, said.token_file)
-        return Poller(subscription, tls, token, addresses, self._keep, self._reactor, _chance, first)
+        # Key and certificate in one file, as a bundle brings them, are ours to renew: they are replaced at once.
+        ours = said.certificate if said.certificate == said.key else None
+        renewal = Renewal(ours, partial(_replace, ours), self._reactor, time.time, _chance) if ours else None
+        return Poller(
+            subscription, tls, token, addresses, self._keep, self._reactor, _chance, first, said.name, renewal
+        )
 
     def _keep(self, table: Table) -> None:
         """A table of a control plane is answered from, and kept."""
@@ -324,9 +345,10 @@ class AgentService(Service):
 
 def open_doors(
     resolver: Resolver, access: Access, ledger: Ledger, reactor: Any, *, clock: Callable[[], float], batch: Batch,
-    linger: Linger, take_short: TakeShort = lambda *_: False,
+    linger: Linger, take_short: TakeShort = lambda *_: False, take_passed: TakePassed = lambda *_: None,
 ) -> Doors:  # fmt: skip
-    """Doors that answer what this resolver says; none of them is open yet."""
+    """Doors that answer what this resolver says; none of them is open yet. `take_passed` gives sockets of the process before
+    this one, by kind, host and port."""
     front = Front(resolver.answer, access.allows, ledger, clock, tell_bug, tell_query)
 
     def open_udp(host: str, port: int) -> UdpPort:
@@ -334,11 +356,13 @@ def open_doors(
             port, UdpProtocol(front, reactor, batch), host, reactor, front=front, packed=resolver.packs.datagrams, access=access,
             batch=batch, linger=linger, open_datagrams=open_datagrams, take_short=take_short,
         )  # fmt: skip
+        door.passed = take_passed(socket.SOCK_DGRAM, host, port)
         door.startListening()
         return door
 
     def open_tcp(host: str, port: int) -> TcpPort:
         door = TcpPort(port, TcpFactory(front, resolver.packs.streams, reactor), defaults.TCP_BACKLOG, host, reactor)
+        door.passed = take_passed(socket.SOCK_STREAM, host, port)
         door.startListening()
         return door
 
@@ -351,6 +375,11 @@ def _token(path: str | None) -> str:
         return ""
     with open(path, encoding="ascii", errors="replace") as opened:
         return opened.read(_TOKEN_OCTETS).strip()
+
+
+def _replace(path: str, content: bytes) -> None:
+    """A file with a secret, whole or not at all; raises OSError."""
+    place([File(path=path, content=content, mode=0o600)])
 
 
 def _chance() -> float:

@@ -181,9 +181,11 @@ class TcpPort(tcp.Port):
 
     transport: Any = TcpTransport
     factory: TcpFactory
+    passed: socket.socket | None = None  # that a process before this one has listened on
+    _shouldShutdown = False  # what a supervisor holds must go on listening when we close ours
 
     def createInternetSocket(self) -> socket.socket:
-        stock: socket.socket = super().createInternetSocket()
-        if stock.family == socket.AF_INET6:  # IPv4 on the same port is a door of its own
+        stock: socket.socket = self.passed or super().createInternetSocket()
+        if stock.family == socket.AF_INET6 and not self.passed:  # IPv4 on the same port is a door of its own
             stock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         return stock

@@ -35,6 +35,7 @@ class Subscription:
     _turn: int = 0  # which URL
     _failures: int = 0  # polls in a row that came to nothing
     _wants_whole: bool = False  # a delta did not fit
+    _heard: bool = False  # that what we hold is right, since the start or the last failure
     _told: str = ""
 
     def first(self) -> Next:
@@ -71,38 +72,39 @@ class Subscription:
         self.polls["untrusted" if untrusted else "unreachable"] += 1
         if worked and not self._failures:
             self._failures = 1
-            return Next(self._url, self._poll(), 0.0)
+            return Next(self.url, self._poll(), 0.0)
         return self._failed(f"is not trusted, so nothing is taken from it: {why}" if untrusted else why, chance)
 
     # Turns
 
     @property
-    def _url(self) -> str:
+    def url(self) -> str:
+        """The control plane that is asked next."""
         return self.urls[self._turn % len(self.urls)]
 
     def _poll(self) -> Poll:
-        """Without a table nothing is waited for, nor after trouble: that it is over shows at once, and not when the wait ends.
-        Where a delta did not fit none is asked for."""
+        """Without a table nothing is waited for, nor before a control plane has said, since the start or the last
+        trouble, that ours is right: so that shows at once. Where a delta did not fit none is asked for."""
         known = (self.held,) if self.held and not self._wants_whole else ()
-        wait = POLL_WAIT if known and not self.trouble else 0.0
+        wait = POLL_WAIT if known and self._heard else 0.0
         return Poll(cluster=self.cluster, network=self.network, known=known, wait=wait, deltas=bool(known), gzip=True)
 
     def _well(self) -> Next:
-        notice = f"control plane {self._url} can be used again" if self._told else ""
-        self.trouble, self._told, self._failures = "", "", 0
-        return Next(self._url, self._poll(), 0.0, notice)
+        notice = f"control plane {self.url} can be used again" if self._told else ""
+        self.trouble, self._told, self._failures, self._heard = "", "", 0, True
+        return Next(self.url, self._poll(), 0.0, notice)
 
     def _failed(self, why: str, chance: float, at_least: float = 0.0) -> Next:
         """The next URL; when all had their turn, after a wait by chance: a fleet must not come back as one."""
-        self.trouble = f"control plane {self._url} {why}"
+        self.trouble = f"control plane {self.url} {why}"
         kept = f"the table of generation {self.held} stays in force" if self.held else "there is no table yet"
         notice = f"{self.trouble}; {kept}" if why != self._told else ""
-        self._told = why
+        self._told, self._heard = why, False
         self._turn += 1
         self._failures += 1
         rounds, within = divmod(self._failures, len(self.urls))
         if within:
-            return Next(self._url, self._poll(), 0.0, notice)
+            return Next(self.url, self._poll(), 0.0, notice)
         most = min(POLL_BACKOFF_MOST, POLL_BACKOFF_LEAST * 2 ** min(rounds, 10))
         delay = POLL_BACKOFF_LEAST + chance * (most - POLL_BACKOFF_LEAST)
-        return Next(self._url, self._poll(), max(delay, min(at_least, POLL_BACKOFF_MOST)), notice)
+        return Next(self.url, self._poll(), max(delay, min(at_least, POLL_BACKOFF_MOST)), notice)

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "intercept": ("meshdns.cli.intercept", "redirect this machine's DNS queries to the agent", ("config", "json")),
     "pin": ("meshdns.cli.pin", "print the pins of certificates", ("json",)),
     "token": ("meshdns.cli.token", "add, list and remove tokens that agents poll with", ("json",)),
+    "bundle": ("meshdns.cli.bundle", "one file with all that a VM needs: make it, install it", ()),
     "demo": ("meshdns.cli.demo", "run a control plane and an agent on a sample mesh", ()),
 }
 

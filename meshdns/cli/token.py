@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from meshdns.cli import DONE, FAILED, USAGE
 from meshdns.cli.screen import complain
-from meshdns.control.tokens import PREFIX, Token, hashed, parse, text, time_text
+from meshdns.control.tokens import PREFIX, Token, hashed, parse, text
 from meshdns.settings import Invalid
-from meshdns.values import parse_duration, parse_label
+from meshdns.values import parse_duration, parse_label, time_text
 
 _FILE = "tokens.yaml"
 
@@ -58,6 +58,24 @@ def _write(file: str, tokens: tuple[Token, ...]) -> None:
     os.replace(new, file)
 
 
+def make(namespace: str, account: str, expires: float | None) -> tuple[str, Token]:
+    """A new token: the secret, and what the file says of it. `expires` in seconds since 1970."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    said = Token(
+        id=secrets.token_hex(4),
+        hash=hashed(secret),
+        namespace=namespace,
+        service_account=account,
+        expires=expires,
+    )
+    return secret, said
+
+
+def add(file: str, token: Token) -> None:
+    """Make a token known to who reads the file. Raises OSError, Invalid."""
+    _write(file, (*_read(file), token))
+
+
 def _add(args: argparse.Namespace, tokens: tuple[Token, ...]) -> int:
     if not args.namespace:
         complain("say whose it is: meshdns token add --namespace NAMESPACE")
@@ -69,14 +87,7 @@ def _add(args: argparse.Namespace, tokens: tuple[Token, ...]) -> int:
         complain(str(error))
         return USAGE
     expires = None if lasts is None else datetime.now(UTC).timestamp() + lasts
-    secret = PREFIX + secrets.token_urlsafe(32)
-    token = Token(
-        id=secrets.token_hex(4),
-        hash=hashed(secret),
-        namespace=namespace,
-        service_account=args.service_account,
-        expires=expires,
-    )
+    secret, token = make(namespace, args.service_account, expires)
     _write(args.file, (*tokens, token))
     if args.json:
         print(json.dumps({"id": token.id, "token": secret}))

@@ -74,11 +74,18 @@ def _store(place: Place) -> str:
 
 @attrs.frozen(kw_only=True)
 class Tls:
-    """Who the control plane is to agents, and whose certificates it takes from them (none without `client_ca`)."""
+    """Who the control plane is to agents, and whose certificates it takes from them (none without `client_ca`). With
+    `client_ca_key` it also renews these."""
 
     certificate: str = setting(path)
     key: str = setting(path)
     client_ca: str | None = setting(path, None)
+    client_ca_key: str | None = setting(path, None)
+
+
+def _signs(stated: Stated) -> Iterator[tuple[str, str]]:
+    if stated.has("client_ca", "client_ca_key") and stated.values["client_ca_key"] and not stated.values["client_ca"]:
+        yield "client_ca_key", "it needs client_ca beside it, whose key it is"
 
 
 @attrs.frozen(kw_only=True)
@@ -97,7 +104,7 @@ class ControlConfig:
     listen: tuple[Endpoint, ...] = setting(
         listed(endpoint, 1), tuple(Endpoint(*each) for each in defaults.CONTROL_LISTEN)
     )
-    tls: Tls = setting(section(Tls))
+    tls: Tls = setting(section(Tls, _signs))
     trust_domain: bytes = setting(domain, parse_domain(defaults.CLUSTER_DOMAIN))
     tokens: str | None = setting(path, None)
     clusters: tuple[Cluster, ...] = setting(listed(cluster, 1))

@@ -1,6 +1,7 @@
 """Root: the control plane as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
 import gc
+import os
 import signal
 import sys
 import time
@@ -16,10 +17,12 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from meshdns import __version__, defaults, names
+from meshdns.certificates import Authority
 from meshdns.clusters import Cluster
 from meshdns.control import model
 from meshdns.control.config import ControlConfig, load
 from meshdns.control.identity import Identity, Refusal, identify
+from meshdns.control.issuing import Issuing, read_authority
 from meshdns.control.leases import SqliteLeases, StoreProblem
 from meshdns.control.longpoll import LongPoll
 from meshdns.control.mesh import Mesh
@@ -30,6 +33,7 @@ from meshdns.control.vips import Ranges
 from meshdns.host import descriptors
 from meshdns.net.ports import tls_port
 from meshdns.net.site import Site
+from meshdns.net.supervisor import Supervisor
 from meshdns.net.tls import ServerTls, TrustProblem
 from meshdns.settings import Invalid
 
@@ -59,7 +63,7 @@ class Options(usage.Options):
             self["loaded"] = load(self["config"])
         except Invalid as invalid:
             sys.stderr.write(f"meshdns-control: the configuration cannot be used:\n{invalid}\n")
-            raise SystemExit(1) from None
+            raise SystemExit(os.EX_CONFIG) from None
 
 
 def makeService(options: Options) -> "ControlService":
@@ -132,8 +136,17 @@ class ControlService(Service):
         self._polls = LongPoll(
             self._identify, lambda workload: self._world.mesh.view(workload), self._networks, reactor
         )
-        self._site = Site(self._polls, reactor, connections=defaults.POLL_CONNECTIONS, idle=defaults.POLL_IDLE)
+        self._authority()
+        issuing = Issuing(self._polls, self._identify, self._authority, time.time)
+        self._site = Site(
+            issuing,
+            reactor,
+            connections=defaults.POLL_CONNECTIONS,
+            idle=defaults.POLL_IDLE,
+            body=defaults.REQUEST_BYTES,
+        )
         self._ports: dict[tuple[str, int], tcp.Port] = {}
+        self._supervisor = Supervisor(reactor)
         self._status = StatusPage(self._facts(), reactor)
 
     # from twistd
@@ -152,12 +165,14 @@ class ControlService(Service):
         self._tokens.tokens()
         self._world.start()
         self._say("serves {clusters} on {listen}")
+        self._supervisor.ready("serves tables")
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._supervisor.stopping()
         ports, self._ports = self._ports, {}
         for port in ports.values():
             await cast("Deferred[None]", maybeDeferred(port.stopListening))
@@ -166,15 +181,22 @@ class ControlService(Service):
             await world.stop()
         await self._site.abort()
         await self._status.close()
+        self._supervisor.stop()
 
     # from SIGHUP
 
     def reload(self) -> None:
         """Read the configuration again and take it on whole, or keep the one in force and say why."""
+        self._supervisor.reloading()
+        self._reload()
+        self._supervisor.ready("serves tables")
+
+    def _reload(self) -> None:
         opened = None
         try:
             config = load(self._path)
             tls = ServerTls(config.tls.certificate, config.tls.key, config.tls.client_ca)
+            read_authority(config.tls.client_ca, config.tls.client_ca_key)
             if _world_of(config) != _world_of(self._config):
                 opened = _World(config, self._reactor, self._changed)
             self._listen(config)
@@ -212,6 +234,10 @@ class ControlService(Service):
     def _identify(self, uris: tuple[str, ...] | None, authorization: str) -> Identity | Refusal:
         domain = names.text(self._config.trust_domain)
         return identify(uris, authorization, domain, self._tokens.tokens(), time.time())
+
+    def _authority(self) -> Authority | None:
+        """Who renews certificates, read anew each time: that is seldom, and its files may be replaced. Raises TrustProblem."""
+        return read_authority(self._config.tls.client_ca, self._config.tls.client_ca_key)
 
     def _networks(self) -> dict[str, str]:
         return {name: each.network for name, each in self._world.mesh.registry.clusters.items()}

@@ -8,12 +8,11 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 
 import attrs
 
 from meshdns.settings import Stated, label, listed, read, scalar, section, setting, word
-from meshdns.values import quote
+from meshdns.values import parse_time, quote, time_text
 
 PREFIX = "mdt_"  # so that secret scanners know one when they see it
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -33,19 +32,6 @@ def _hash(text: str) -> str:
     return text
 
 
-def _time(text: str) -> float:
-    """Seconds since 1970 of an RFC 3339 time in UTC."""
-    try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        raise ValueError(f"{quote(text)} is no time; write it like 2027-01-31T00:00:00Z") from None
-
-
-def time_text(seconds: float) -> str:
-    """The same as text."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 @attrs.frozen(kw_only=True)
 class Token:
     """Whose a token is. `id` tells it from others, for people; `expires` in seconds since 1970, None for never."""
@@ -54,7 +40,7 @@ class Token:
     hash: str = setting(scalar(_hash))
     namespace: str = setting(label)
     service_account: str = setting(word, "default")
-    expires: float | None = setting(scalar(_time), None)
+    expires: float | None = setting(scalar(parse_time), None)
 
 
 def _apart(stated: Stated) -> Iterator[tuple[str, str]]:

@@ -73,8 +73,9 @@ class Pages(Resource):
 
 
 class Request(server.Request):
-    """A request whose body nobody reads, answered in time or not at all."""
+    """A request, answered in time or not at all. Of a body no more is kept than its site wants, and one octet."""
 
+    body = b""
     _deadline: IDelayedCall | None = None
     _kept = False
 
@@ -137,7 +138,8 @@ class Request(server.Request):
     # from the channel
 
     def handleContentChunk(self, data: bytes) -> None:
-        """A body is not wanted, so none is kept."""
+        most = cast(Channel, self.channel).site.body
+        self.body += data[: most + 1 - len(self.body)] if most else b""
 
     def process(self) -> None:
         for name, value in _ALWAYS:
@@ -245,11 +247,13 @@ class Site(server.Site):
     noisy = False
 
     def __init__(
-        self, root: Resource, reactor: Any, *, connections: int | None = None, idle: float = STATUS_IDLE
+        self, root: Resource, reactor: Any, *, connections: int | None = None, idle: float = STATUS_IDLE, body: int = 0
     ) -> None:
-        """`connections` open at once, by default those of a status page; `idle` seconds without a request."""
+        """`connections` open at once, by default those of a status page; `idle` seconds without a request;
+        `body` octets of a request's body are kept."""
         super().__init__(root, timeout=idle, reactor=reactor, parsePOSTFormSubmission=False)
         self._most = connections
+        self.body = body
         self._open: dict[Channel, None] = {}  # the one idle longest first
         self._when_closed: Deferred[None] | None = None
 

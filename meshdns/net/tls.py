@@ -25,6 +25,7 @@ from meshdns.pins import pin
 _log = Logger()
 # What is wrong with a chain only because nobody has named its authority: a pin may stand in for that (X509_V_ERR_*).
 _NO_AUTHORITY = frozenset({18, 19, 20, 21, 27})
+_OUT_OF_TIME = frozenset({9, 10})  # not valid yet, not valid any more
 _OK = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 
 
@@ -186,7 +187,8 @@ class ClientTls:
     def judge(self, chain: "_Chain", certificate: crypto.X509, code: int, depth: int, ok: bool) -> bool:
         """One step of OpenSSL's walk down the chain, from an authority to the server's own certificate at depth 0."""
         if not ok and (self._has_ca or code not in _NO_AUTHORITY):
-            self.refused = f"its certificate was not accepted: {crypto_text(code)}"
+            clocks = "; look at the clocks of both machines, too" if code in _OUT_OF_TIME else ""
+            self.refused = f"its certificate was not accepted: {crypto_text(code)}{clocks}"
             return False
         # OpenSSL has built the chain and checks each signature in it, also where it ends at nobody we know.
         chain.pins[depth] = pin(certificate.to_cryptography())

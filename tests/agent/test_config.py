@@ -374,6 +374,10 @@ CONTROL = [
     ("{ca: c, urls: ['https://user@x']}", [f'.urls[0]: "https://user@x" {NOT_URL}']),
     ("{urls: ['https://x']}", [": ca or pins is required, to know the control plane by"]),
     ("{urls: ['https://x'], pins: []}", [": ca or pins is required, to know the control plane by"]),
+    (
+        "{urls: ['https://x'], ca: c, name: a b}",
+        ['.name: "a b" is not a domain; letters, digits, "-" and "_" between dots are possible'],
+    ),
     ("{urls: ['https://x'], ca: }", [f".ca: {NO_VALUE}"]),
     ("{urls: ['https://x'], pins: [abc]}", [f'.pins[0]: "abc" {NOT_PIN}']),
     ("{urls: ['https://x'], ca: c, key: k}", [".key: it needs certificate beside it"]),

@@ -71,6 +71,10 @@ WHOLE = [
     (TLS + "clusters: [{name: E, manifests: e/}]\n", [f'2: clusters[0].name: "E" {NOT_LABEL}']),
     (TLS + "clusters: [{name: e}]\n", ["2: clusters[0]: one of manifests, kubeconfig is required"]),
     ("tls: {key: k, client_ca: c}\nclusters: [{name: e, manifests: e/}]\n", ["1: tls.certificate is required"]),
+    (
+        "tls: {certificate: c, key: k, client_ca_key: r}\ntokens: t\nclusters: [{name: e, manifests: e/}]\n",
+        ["1: tls.client_ca_key: it needs client_ca beside it, whose key it is"],
+    ),
     ("tls: {certificate: c, client_ca: c}\nclusters: [{name: e, manifests: e/}]\n", ["1: tls.key is required"]),
     (TLS + "clusters: [{name: e, network: 'a b', manifests: e/}]\n", [
         '2: clusters[0].network: "a b" is not one word; at most 253 characters without spaces are possible'

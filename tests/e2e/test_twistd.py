@@ -1,6 +1,7 @@
 """The agent as a daemon of twistd: signals, privileges, logs, and what it says of broken files (contract section 4)."""
 
 import json
+import os
 import pwd
 import re
 import signal
@@ -231,25 +232,25 @@ class PrivilegeTests(Stage):
 class StartTests(Stage):
     """What stands in the way of a start is said in a sentence."""
 
-    def refused(self, config: str) -> subprocess.CompletedProcess[str]:
+    def refused(self, config: str, status: int = 1) -> subprocess.CompletedProcess[str]:
         file = self.folder / "agent.yaml"
         file.write_text(config)
         done = self.run_to_end(command(file))
-        self.assertEqual(1, done.returncode, done.stdout + done.stderr)
+        self.assertEqual(status, done.returncode, done.stdout + done.stderr)
         self.assertNotIn("Traceback", done.stdout + done.stderr)
         return done
 
     def test_broken_configuration(self) -> None:
-        """Exit status 1, and every problem with file:line on standard error."""
+        """Exit status 78 (EX_CONFIG, which systemd does not try again), and every problem with file:line on standard error."""
         good = settings(free_port(), ["127.0.0.1:9"])
-        done = self.refused(good.replace("search", "serch") + "udp_max: 12\n")
+        done = self.refused(good.replace("search", "serch") + "udp_max: 12\n", os.EX_CONFIG)
         self.assertRegex(done.stderr, r'agent\.yaml:3: unknown key "serch"; did you mean "search"\?')
         self.assertRegex(done.stderr, r"agent\.yaml:7: udp_max")
 
     def test_no_configuration(self) -> None:
         """The same for a file that is not there."""
         done = self.run_to_end(command(self.folder / "none.yaml"))
-        self.assertEqual(1, done.returncode)
+        self.assertEqual(os.EX_CONFIG, done.returncode)
         self.assertRegex(done.stderr, r"none\.yaml:1: cannot be read: No such file")
 
     def test_port_taken(self) -> None:
