@@ -141,7 +141,7 @@ class DyingServerTests(BadDay):
             began = monotonic()
             self.assertTrue(self.knows(agent, next(self.unasked)))
             waits.append(monotonic() - began)
-        self.assertLess(max(waits), 0.6)  # half of it for a busy machine
+        self.assertLess(max(waits), 0.3)
         self.assertEqual([], agent.complaints())
 
     def test_falls_silent(self) -> None:
@@ -254,7 +254,7 @@ class FloodTests(BadDay):
         self.assertEqual(FLOOD, sent)
         self.assertGreater(answered, 0.99 * FLOOD, told)
         self.assertLess(grown, GROWTH, told)
-        self.assertLess(p99, MESH_P99 + 4 * usual, told)  # a busy machine delays the quiet ones, too
+        self.assertLess(p99, MESH_P99, told)
         self.assertEqual([], agent.complaints())
 
     def mesh_waits(self, agent: Agent, over: Callable[[], bool], waits: list[float]) -> list[float]:
