@@ -289,6 +289,21 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual({"b.example.com"}, self.hosts().keys() - (before | given).keys())
         self.assertEqual((before["a.example.com"], []), (self.hosts()["a.example.com"], self.mesh.problems))
 
+    def test_range_has_room_again(self) -> None:
+        """C5: who got no VIP because the range was full gets one after another's rest, when anything changes then."""
+        assert self.mesh is not None
+        for number in range(SMALL.slots):  # one more than there is room for, with the host of setUp
+            self.machine.put("east", entry(f"n{number}", f"n{number}.example.com"))
+        wanting = {f"n{number}.example.com" for number in range(SMALL.slots)} - self.hosts().keys()
+        self.assertEqual(SMALL.slots - len(self.mesh.vips) + 1, len(wanting))
+        del self.machine.files["east", "ServiceEntry-ns1-a.yaml"]
+        self.machine.sources["east"].erase("ServiceEntry-ns1-a.yaml")
+        self.machine.clock.advance(DEBOUNCE_QUIET)
+        self.assertLessEqual(wanting, {f"n{number}.example.com" for number in range(SMALL.slots)} - self.hosts().keys())
+        self.machine.clock.advance(VIP_REST)
+        self.machine.put("east", service("s0"))
+        self.assertEqual(1, len(wanting & self.hosts().keys()))
+
     def test_full_at_the_start(self) -> None:
         """C5: a restart into a full disk: what is stored is published, what is new waits."""
         before = self.hosts()
