@@ -132,7 +132,7 @@ class SingleTests(SynchronousTestCase):
         first, again, other = (source(self.datagrams, number)[HOST:NAME] for number in range(3))
         self.assertEqual(first, again)
         self.assertNotEqual(first, other)
-        self.assertEqual("127.0.0.2", self.datagrams.host(2))
+        self.assertEqual("127.0.0.2", self.datagrams.host(self.datagrams.origin(2)))
 
     def test_asked_address(self) -> None:
         """D1: at a wildcard address the answer comes from the one that was asked."""
