@@ -23,6 +23,9 @@ from meshdns.agent.slots import HOST, NAME, PACKET, SLOT, Datagrams, Origin
 from meshdns.defaults import DRAIN_READS, UDP_BACKLOG, UDP_DATAGRAM, UDP_SINGLES
 
 
+_ROOM = UDP_DATAGRAM + 1  # for one datagram: one that does not fit is longer than any that does
+
+
 class Access(Protocol):
     """Who may ask: `sources` are those who may, as their addresses stand in a slot or as texts, until `forget_at`."""
 
@@ -167,7 +170,7 @@ class UdpPort(udp.Port):
             return self._answer_batch()
         self._singles -= 1
         try:
-            packet, origin = self._receive(UDP_DATAGRAM + 1)
+            packet, origin = self._receive(_ROOM)
         except OSError:  # nothing more to read, or an error of something sent before
             return True
         now = self._clock()

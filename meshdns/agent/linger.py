@@ -43,7 +43,7 @@ class Linger:
         reactor = self._reactor
         if self._poll is None or not reactor.running:
             return False
-        poll, reads, clock = self._poll, self._reads, reactor.seconds
+        poll, find, clock = self._poll, self._reads.get, reactor.seconds
         wait = reactor.timeout()
         left = _LONG if wait is None else wait
         due = clock() + left
@@ -52,12 +52,12 @@ class Linger:
             if left <= 0 or not (events := poll(left, _EVENTS)):
                 return False
             for event in events:
-                if event not in reads:
-                    return (
-                        False  # the reactor finds them all again: it looks at what is ready, not at what has become so
-                    )
-            for event in events:
-                if event in reads:  # else it was closed by what another one brought
-                    is_settled = bool(reads[event]()) and is_settled
+                read = find(event)
+                if (
+                    read is None
+                ):  # the reactor's: it looks at what is ready, not at what has become so, and finds it again
+                    return False
+                if not read():
+                    is_settled = False
             left = due - clock()
         return True
