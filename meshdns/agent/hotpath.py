@@ -22,7 +22,6 @@ from meshdns.agent.resolver import Answered
 from meshdns.agent.slots import HOST, NAME, PACKET, SLOT, Datagrams, Origin
 from meshdns.defaults import DRAIN_READS, UDP_BACKLOG, UDP_DATAGRAM, UDP_SINGLES
 
-
 _ROOM = UDP_DATAGRAM + 1  # for one datagram: one that does not fit is longer than any that does
 
 
