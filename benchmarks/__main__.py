@@ -11,7 +11,7 @@ from typing import cast
 
 import attrs
 
-from benchmarks import caching, counted, job, loading, machine, names, processes, push, report, scale
+from benchmarks import caching, counted, footprint, job, loading, machine, names, processes, push, report, scale
 from benchmarks.job import Done, Job, Setting
 from benchmarks.rounds import WARM_UP, Case, measure
 from benchmarks.servers import PACKAGES, Builder, dnsmasq, echo, has_compiler, meshdns, require_programs, unbound
@@ -57,8 +57,8 @@ CASES = (
     attrs.evolve(_MISSES, title="Cache misses at 2,000 queries a second", rate=2_000),
 )
 _SERVERS = tuple(build.__name__ for build in _AT_MESH)
-JOBS = cast("tuple[Job, ...]", (counted, push, scale, loading))
-_OURS = {push.WORD, scale.WORD, loading.WORD}  # in which nobody else takes part
+JOBS = cast("tuple[Job, ...]", (counted, push, scale, loading, footprint))
+_OURS = {push.WORD, scale.WORD, loading.WORD, footprint.WORD}  # in which nobody else takes part
 WORDS = (*dict.fromkeys(case.word for case in CASES), *(each.WORD for each in JOBS))
 
 

@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--services", type=_number(500_000), default=50_000, metavar="N", help="of scale, a hundred to a file (50000)"
     )
     parser.add_argument("--hosts", type=_number(500_000), default=100_000, metavar="N", help="of loading (100000)")
+    parser.add_argument(
+        "--snapshot-hosts", type=_number(500_000), default=100_000, metavar="N", help="of footprint's snapshot (100000)"
+    )
 
 
 def _number(most: int) -> Callable[[str], int]:

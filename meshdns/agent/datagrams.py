@@ -12,8 +12,7 @@ from collections.abc import MutableSequence, Sequence
 from mmap import mmap
 from typing import Any
 
-from cffi import FFI  # type: ignore[import-untyped]
-
+from meshdns.agent.mmsg import ffi as _ffi
 from meshdns.agent.slots import HOST, NAME, PACKET, SLOT, Datagrams, Octets, Origin
 from meshdns.defaults import UDP_BATCH, UDP_DATAGRAM
 
@@ -25,18 +24,6 @@ _IP_PKTINFO = 8  # of linux/in.h, for which Python has no name
 _CONTROL = 64  # octets of room for a cmsghdr and the longer one of the two, in6_pktinfo
 _LINK_LOCAL = (b"\xfe\x80", b"\xff\x02")
 
-_ffi = FFI()
-_ffi.cdef("""
-    struct iovec { void *iov_base; size_t iov_len; };
-    struct msghdr {
-        void *msg_name; unsigned int msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
-        void *msg_control; size_t msg_controllen; int msg_flags;
-    };
-    struct mmsghdr { struct msghdr msg_hdr; unsigned int msg_len; };
-    struct cmsghdr { size_t cmsg_len; int cmsg_level; int cmsg_type; };
-    int recvmmsg(int, struct mmsghdr *, unsigned int, int, void *);
-    int sendmmsg(int, struct mmsghdr *, unsigned int, int);
-""")
 _libc: Any = _ffi.dlopen(None)
 # Held by names of our own: a look at the library for each packet is dear when packets come one by one.
 _recvmmsg: Any = getattr(_libc, "recvmmsg", None)
