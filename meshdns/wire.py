@@ -6,8 +6,8 @@ it. Making messages is `messages.py`. This module knows nothing of sockets, tabl
 """
 
 import struct
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from meshdns import names
@@ -77,6 +77,10 @@ class Ask(NamedTuple):
     question: bytes
     flags: int
     options: bytes
+
+
+# A NamedTuple's own constructor is a Python function; where one is made for each packet, that tells.
+new_ask: Callable[[tuple[bytes, int, bytes]], Ask] = partial(tuple.__new__, Ask)
 
 
 class Query(NamedTuple):

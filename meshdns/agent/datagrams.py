@@ -157,13 +157,13 @@ class Batched(_Slots):
                 lost += self._send_alone(message, origin)
                 continue
             at, size = number * SLOT, len(message)
-            octets[at : at + NAME] = origin[:NAME]
-            octets[at + PACKET : at + PACKET + size] = message
-            sizes[number] = size
             if self._out_control is not None:
-                control = origin[NAME:]
+                origin, control = origin[:NAME], origin[NAME:]
                 self._out_control[number * _CONTROL : number * _CONTROL + len(control)] = control
                 self._outgoing.controls[number] = len(control)
+            octets[at : at + NAME] = origin
+            octets[at + PACKET : at + PACKET + size] = message
+            sizes[number] = size
             number += 1
             if number == UDP_BATCH:
                 lost += self._push(self._outgoing.headers, 0, number)
