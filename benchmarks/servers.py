@@ -16,10 +16,14 @@ import attrs
 
 from benchmarks import caching, names
 from benchmarks.caching import Caching
-from benchmarks.processes import CannotMeasure, free_port
+from benchmarks.processes import CannotMeasure, find, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"dnsperf": "dnsperf", "unbound": "unbound", "dnsmasq": "dnsmasq-base", "taskset": "util-linux"}
+PACKAGES = {
+    "dnsperf": "dnsperf",
+    "unbound": "unbound",
+    "taskset": "util-linux",
+}  # without which nothing can be compared
 
 
 @attrs.frozen
@@ -66,10 +70,6 @@ def require_programs(programs: Iterable[str] = PACKAGES) -> None:
     twistd()
 
 
-def has_compiler() -> bool:
-    return shutil.which("cc") is not None
-
-
 def meshdns(room: Room) -> Server:
     """The agent of this checkout, on the Python that runs the bench."""
     directory = room.of("meshdns")
@@ -102,9 +102,7 @@ def twistd() -> str:
 
 def program(name: str) -> str:
     """One that came with what Python runs this."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if not found:
+    if (found := find(name)) is None:
         raise CannotMeasure(f"There is no {name} beside {sys.executable}. Run `make bench`, which installs it.")
     return found
 
