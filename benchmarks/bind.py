@@ -9,7 +9,8 @@ def named(room: Room) -> Server:
     """Its manual (BIND 9 Administrator Reference Manual, "Forwarding" and "Tuning") leaves little to choose.
 
     `minimal-responses`: nothing beside the answer, as nobody else here says more; without the validator, since nobody else
-    validates. Its way not to cache is a cache in which nothing lives. `-n 1` is one worker thread.
+    validates. Its way not to cache is a cache in which nothing lives. `-n 1` is one worker
+    thread; what it relays occupies a second one, of its tasks.
     """
     directory, port = room.of("named"), free_port()
     records = [f"{host}. A {ip}\n" for host, ip in names.mesh_hosts().items()]
@@ -32,7 +33,8 @@ zone "{names.MESH_ZONE}" {{ type primary; file "mesh.zone"; notify no; }};
 """
     path = directory / "named.conf"
     path.write_text(configuration)
-    return Server("named", ("named", "-f", "-n", "1", "-c", str(path)), port, directory, configuration)
+    command = ("named", "-f", "-n", "1", "-c", str(path))
+    return Server("named", command, port, directory, configuration, crowded=True)
 
 
 _ZONE_HEAD = f"""\

@@ -43,7 +43,7 @@ class Latency:
 
     @classmethod
     def of(cls, each: Sequence[float]) -> "Latency":
-        cuts = statistics.quantiles(each, n=1000)
+        cuts = statistics.quantiles(each, n=1000, method="inclusive")
         return cls(cuts[499], cuts[989], cuts[998], max(each))
 
 

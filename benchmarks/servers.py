@@ -44,7 +44,8 @@ class Room:
 
 @attrs.frozen
 class Server:
-    """A server that can be started. `configuration` is what a reader is shown; an echo gives no answers to check."""
+    """A server that can be started. `configuration` is what a reader is shown; an echo gives no answers to check. Where threads of
+    its own take the core from each other (`crowded`), their waiting tells nothing of other programs."""
 
     name: str
     command: tuple[str, ...]
@@ -52,6 +53,7 @@ class Server:
     directory: Path
     configuration: str
     answers: bool = True
+    crowded: bool = False
     environment: dict[str, str] | None = None
 
 
