@@ -67,7 +67,7 @@ def _run(number: int, cases: list[Case], options: argparse.Namespace, used: mach
     if options.times > 1:
         _tell(f"Run {number} of {options.times}.")
     all_done = []
-    for done in _benchmarks(cases, options, used):
+    for done in _benchmarks(cases, options, used, again=number > 1):
         all_done.append(done)
         for page in done.pages if number == 1 or not options.markdown else ():
             _show(page, options)
@@ -78,8 +78,8 @@ def _show(page: Page, options: argparse.Namespace) -> None:
     _print(report.as_markdown(page) if options.markdown else report.as_text(page))
 
 
-def _benchmarks(cases: list[Case], options: argparse.Namespace, used: machine.Cores) -> Iterator[Done]:
-    """Each in its turn, in a directory of its own."""
+def _benchmarks(cases: list[Case], options: argparse.Namespace, used: machine.Cores, *, again: bool) -> Iterator[Done]:
+    """Each in its turn, in a directory of its own. The profile has no bars, and is not made again."""
     for case in cases:
         with _directory() as directory:
             measured = measure(
@@ -88,7 +88,7 @@ def _benchmarks(cases: list[Case], options: argparse.Namespace, used: machine.Co
         pairs = [(case.caching, server) for server in measured.servers]
         yield Done(report.page(measured), report.as_data(measured), pairs)
     for each in JOBS:
-        if each.WORD in options.words:
+        if each.WORD in options.words and not (again and each is profiling):
             with _directory() as directory:
                 yield each.run(Setting(options, _wanted(options), used, directory, _tell))
 

@@ -1,6 +1,7 @@
 """What was measured, as text for the terminal, as Markdown for docs/performance.md, and as JSON."""
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -158,10 +159,18 @@ def facts_as_markdown(facts: Mapping[str, str]) -> str:
 
 
 def configurations(all_used: Iterable[tuple[Caching, Server]]) -> str:
-    """The servers' configurations as Markdown, each once for each way to cache."""
-    shown = {f"{server.name}, {caching.title}": server for caching, server in all_used}
-    parts = [f"`{_command(server)}`\n\n```\n{server.configuration}```\n" for server in shown.values()]
-    return "\n".join(f"#### {name}\n\n{part}" for name, part in zip(shown, parts, strict=True))
+    """The servers' configurations as Markdown, each once, with all ways to cache for which a server has it."""
+    shown: dict[tuple[str, str], tuple[Server, dict[str, None]]] = {}
+    for caching, server in all_used:
+        _, ways = shown.setdefault((server.name, _PORT.sub(r"\1", server.configuration)), (server, {}))
+        ways[caching.title] = None
+    return "\n".join(
+        f"#### {server.name}: {', '.join(ways)}\n\n`{_command(server)}`\n\n```\n{server.configuration}```\n"
+        for server, ways in shown.values()
+    )
+
+
+_PORT = re.compile(r"(127\.0\.0\.1[:@#]|\bport(?:_value)?[=: ]+)\d+")  # another one in each run
 
 
 def _command(server: Server) -> str:

@@ -293,9 +293,15 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual(("mesh", "tcp", "relay", "paced", "hits", "misses", "workload", *ours), WORDS)
 
     def test_one_configuration_for_each_way_to_cache(self) -> None:
-        server = Server("meshdns", ("twistd",), 53, Path("/nowhere"), "x\n")
-        ways = [(caching.NONE, server), (caching.NONE, attrs.evolve(server)), (caching.USUAL, server)]
-        self.assertEqual(2, report.configurations(ways).count("####"))
+        """Shown once where only the ports differ."""
+        server = Server("meshdns", ("twistd",), 53, Path("/nowhere"), "listen 127.0.0.1:4000\ncache-size 10000\n")
+        moved = attrs.evolve(server, configuration=server.configuration.replace("4000", "5000"))
+        other = attrs.evolve(server, configuration=server.configuration.replace("10000", "150"))
+        ways = [(caching.NONE, server), (caching.NONE, moved), (caching.USUAL, moved), (caching.AMPLE, other)]
+        said = report.configurations(ways)
+        titles = [line for line in said.splitlines() if line.startswith("####")]
+        self.assertEqual(["#### meshdns: no cache, cache", "#### meshdns: room for all"], titles)
+        self.assertIn("127.0.0.1:4000", said)
 
 
 class PollingTests(SynchronousTestCase):
