@@ -10,7 +10,7 @@ import attrs
 
 from benchmarks.report import Page
 
-_NOTE = re.compile(r"(?P<what>[^!].*): (?P<verdict>holds|missed), (?P<found>.+)")
+_NOTE = re.compile(r"(?P<what>.+): (?P<verdict>holds|missed), (?P<found>.+)")
 
 
 @attrs.frozen

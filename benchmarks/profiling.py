@@ -119,17 +119,20 @@ def _profile(peer: Started, load: str, driven: Load, setting: Setting) -> Profil
     with perf.counting(process, core, path):
         answered = ask(seconds).answered
     calls = {call: count / max(1, answered) for call, count in perf.counts(path).most_common()}
-    return Profile(server.name, load, cpu, samples, calls, _functions(peer, ask, core))
+    return Profile(server.name, load, cpu, samples, calls, _functions(peer, ask, setting))
 
 
-def _functions(peer: Started, ask: Callable[[float], Outcome], core: int) -> Counter[str]:
+def _functions(peer: Started, ask: Callable[[float], Outcome], setting: Setting) -> Counter[str]:
     """Of meshdns only: the others are not written in Python."""
     if peer.server.name != OURS or frames.lacking():
         return Counter()
     path = peer.server.directory / "stacks"
-    with frames.recording(peer.process.pid, PYTHON, core, path):
+    with frames.recording(peer.process.pid, PYTHON, setting.used.load, path):
         ask(PYTHON + _MARGIN)
-    return frames.functions(path.read_text())
+    if path.exists():
+        return frames.functions(path.read_text())
+    setting.tell(f"{WORD}: py-spy has seen nothing: {processes.last_words(path.with_suffix('.log'))}")
+    return Counter()
 
 
 # For the reader

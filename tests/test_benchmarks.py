@@ -458,6 +458,7 @@ STACKS = """\
 twistd\x20
 \tffffffff82203249 _raw_spin_unlock_irqrestore ([kernel.kallsyms])
 \tffffffff81e3513e sock_def_readable ([kernel.kallsyms])
+\tffffffff81e2ed0f __sys_sendmsg ([kernel.kallsyms])
 \tffffffff81e32014 __sys_sendmmsg ([kernel.kallsyms])
 \tffffffff81e3215d __x64_sys_sendmmsg ([kernel.kallsyms])
 \t          10b0c3 __sendmmsg (/usr/lib/x86_64-linux-gnu/libc.so.6)
