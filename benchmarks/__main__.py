@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ WORDS = (*dict.fromkeys(case.word for case in CASES), *(each.WORD for each in JO
 
 
 def main() -> int:
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # where Debian has servers, and only root looks
     options = _options()
     processes.end_on_sigterm()
     try:

@@ -50,7 +50,7 @@ def lacking() -> str:
 @contextmanager
 def recording(process: int, core: int, path: Path) -> Iterator[None]:
     """Samples of a process go into a file for the length of a `with`."""
-    words = ["record", "-q", "-e", "cpu-clock", "-F", str(_FREQUENCY), "-g", "-o", str(path)]
+    words = ["record", "-q", "-N", "-e", "cpu-clock", "-F", str(_FREQUENCY), "-g", "-o", str(path)]
     with _looking(words, process, core, path.with_suffix(".log")):
         yield
 
