@@ -12,15 +12,29 @@ from typing import cast
 
 import attrs
 
-from benchmarks import bars, counted, deltas, job, loading, machine, peers, processes, profiling, push, report, scale
+from benchmarks import (
+    bars,
+    counted,
+    deltas,
+    footprint,
+    job,
+    loading,
+    machine,
+    peers,
+    processes,
+    profiling,
+    push,
+    report,
+    scale,
+)
 from benchmarks.cases import CASES
 from benchmarks.job import Done, Job, Setting
 from benchmarks.report import Page
 from benchmarks.rounds import WARM_UP, Case, measure
 from benchmarks.servers import PACKAGES, Builder, require_programs
 
-JOBS = cast("tuple[Job, ...]", (counted, push, scale, loading, deltas, profiling))
-_ALONE = {push.WORD, scale.WORD, loading.WORD}  # which need no other program than taskset
+JOBS = cast("tuple[Job, ...]", (counted, push, scale, loading, deltas, footprint, profiling))
+_ALONE = {push.WORD, scale.WORD, loading.WORD, footprint.WORD}  # which need no other program than taskset
 WORDS = (*dict.fromkeys(case.word for case in CASES), *(each.WORD for each in JOBS))
 
 

@@ -64,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hosts", type=_number(500_000), default=100_000, metavar="N", help="of loading and deltas (100000)"
     )
+    parser.add_argument(
+        "--snapshot-hosts", type=_number(500_000), default=100_000, metavar="N", help="of footprint's snapshot (100000)"
+    )
 
 
 def _number(most: int) -> Callable[[str], int]:

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 import attrs
 
 # Each may import those before it.
-VOCABULARY = ["", "defaults", "names", "wire", "messages", "presentation", "entries", "istio", "table"]
+VOCABULARY = ["", "defaults", "names", "wire", "messages", "presentation", "entries", "plain", "istio", "table"]
 VOCABULARY += [
     "values",
     "yamltext",
@@ -56,6 +56,7 @@ LIBRARIES = {
     "*": ["attrs", "attr"],
     "meshdns.yamltext": ["yaml"],
     "meshdns.control.documents": ["yaml"],
+    "meshdns.agent.mmsg": ["_cffi_backend"],
     "meshdns.pins": ["cryptography"],
     "meshdns.certificates": ["cryptography"],
 }

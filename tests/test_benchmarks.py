@@ -22,6 +22,7 @@ from benchmarks import (
     bars,
     caching,
     deltas,
+    footprint,
     frames,
     helper,
     loading,
@@ -289,7 +290,7 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual({"unbound": 1.0, "dnsmasq": 0.8}, bars["misses"])
 
     def test_words(self) -> None:
-        ours = ("push", "scale", "loading", "deltas", "profile")
+        ours = ("push", "scale", "loading", "deltas", "footprint", "profile")
         self.assertEqual(("mesh", "tcp", "relay", "paced", "hits", "misses", "workload", *ours), WORDS)
 
     def test_one_configuration_for_each_way_to_cache(self) -> None:
@@ -440,6 +441,18 @@ class OursTests(SynchronousTestCase):
             self.assertEqual(0, phase["asked"]["lost"])
             self.assertTrue(all(0 < took < 5 for took in phase["asked"]["took"]), phase["what"])
         self.assertEqual(3, phases[4]["times"])  # ten deltas a second
+
+    def test_footprint(self) -> None:
+        self.patch(footprint, "STARTS", 1)
+        self.patch(footprint, "SETTLE", 0.2)
+        self.patch(footprint, "HOSTS", 100)
+        found = self.run_job(footprint, snapshot_hosts=200).data["found"]
+        self.assertEqual([100, 100, 200], [each["hosts"] for each in found])
+        for each in found:
+            (start,) = each["starts"]
+            self.assertTrue(0.05 < start["seconds"] < 20, each)
+            self.assertTrue(20e6 < each["bare"] < start["memory"] < 100e6, each)
+        self.assertLess(found[0]["bare"] + 5e6, found[1]["bare"])  # TLS
 
     def test_deltas(self) -> None:
         if not shutil.which("dnsperf"):
@@ -611,6 +624,27 @@ class BarTests(SynchronousTestCase):
                 "(!) a table loads: others had the agent's core for 5% of the time",
             ],
             list(loading.notes([phase], 100_000)),
+        )
+
+    def test_footprint(self) -> None:
+        starts = [footprint.Start(seconds, 0.4, 41_000_000, 0.0) for seconds in (0.5, 0.7, 0.55)]
+        found = footprint.Found(footprint.FILE, 1000, starts, 34_000_000)
+        self.assertEqual(
+            [
+                "a table file: below 42 MB: holds, 41.0 MB",
+                "a table file: at most 6 MB above its imports: missed, 7.0 MB",
+                "a table file: first right answer below 0.6 s: holds, 0.55 s",
+            ],
+            list(footprint.notes([found])),
+        )
+        few = attrs.evolve(found, kind=footprint.SNAPSHOT, starts=[attrs.evolve(starts[0], waited=0.5)])
+        self.assertEqual(
+            [
+                "a snapshot, no control plane there: first right answer below 1.5 s: holds, 0.50 s",
+                "a snapshot, no control plane there: the bars are meant for 100,000 hosts",
+                "(!) a snapshot, no control plane there: others had the agent's core for 50% of the time",
+            ],
+            list(footprint.notes([few])),
         )
 
     def test_deltas(self) -> None:

@@ -11,10 +11,9 @@ import attrs
 
 from meshdns import __version__, names
 from meshdns.agent.cache import Cache
-from meshdns.agent.cached import USELESS
-from meshdns.agent.explain import explain
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.resolver import Resolver
+from meshdns.agent.servers import USELESS
 from meshdns.table import Table
 
 
@@ -163,13 +162,6 @@ def dropped(facts: Facts) -> dict[str, int]:
     for reason, count in facts.upstream.dropped.items():
         found[f"upstream-{reason}"] = count
     return found
-
-
-def explained(facts: Facts, name: bytes, qtype: int) -> dict[str, Any]:
-    """Why a question is answered as it is."""
-    summary = table_summary(facts)
-    told = {key: summary[key] for key in ("generation", "hosts", "age", "source")}
-    return explain(facts.resolver, name, qtype, now=facts.clock(), upstreams=facts.upstream.status(), table=told)
 
 
 def _queries(ledger: Ledger) -> dict[str, Any]:

@@ -1,21 +1,19 @@
 """Root: the agent as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
 import gc
-import os
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
-from twisted.python import usage
 
 from meshdns import __version__, defaults, names
 from meshdns.agent.access import Access
@@ -34,12 +32,9 @@ from meshdns.agent.ledger import Ledger
 from meshdns.agent.lifetimes import Limits
 from meshdns.agent.linger import Linger
 from meshdns.agent.lookups import Lookups
-from meshdns.agent.poller import Poller
 from meshdns.agent.pool import Pool
-from meshdns.agent.renewal import Renewal
 from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.routes import Routes
-from meshdns.agent.secure import Secure
 from meshdns.agent.servers import Options as UpstreamOptions
 from meshdns.agent.shortway import ShortWay
 from meshdns.agent.snapshot import Snapshot
@@ -47,42 +42,25 @@ from meshdns.agent.special import Special
 from meshdns.agent.status import Facts, StatusPage
 from meshdns.agent.steps import Result
 from meshdns.agent.streams import TcpFactory, TcpPort
-from meshdns.agent.subscription import Subscription
 from meshdns.agent.tablefile import TableFile
 from meshdns.agent.upstream import Upstream
 from meshdns.agent.watch import Watch
 from meshdns.host import descriptors, resolvconf
 from meshdns.host.placing import File, place
 from meshdns.net.supervisor import Supervisor
-from meshdns.net.tls import ClientTls, TrustProblem
+from meshdns.net.trust import TrustProblem
 from meshdns.settings import Invalid
 from meshdns.table import Table
 from meshdns.values import Server
 from meshdns.wire import Ask
 
+if TYPE_CHECKING:  # what speaks TLS is imported when a configuration wants it: it would double a small agent's memory
+    from meshdns.agent.poller import Poller
+    from meshdns.agent.renewal import Renewal
+    from meshdns.agent.secure import Secure
+
 _log = Logger()
 _TOKEN_OCTETS = 4096
-
-
-class Options(usage.Options):
-    """The words behind `twistd meshdns`."""
-
-    optParameters = [
-        ["config", "c", defaults.CONFIG_FILE, "the agent's configuration, as docs/configuration.md has it"]
-    ]
-    longdesc = "The mesh's DNS proxy beside a workload: answers mesh names on the spot, relays everything else."
-
-    def opt_version(self) -> None:
-        """Print the version of meshdns and exit."""
-        sys.stdout.write(f"meshdns {__version__}\n")
-        raise SystemExit(0)
-
-    def postOptions(self) -> None:
-        try:
-            self["loaded"] = load(self["config"])
-        except Invalid as invalid:
-            sys.stderr.write(f"meshdns: the configuration cannot be used:\n{invalid}\n")
-            raise SystemExit(os.EX_CONFIG) from None
 
 
 def prepare(reactor: Any) -> None:
@@ -111,7 +89,7 @@ class AgentService(Service):
         self._conf = _resolv_conf(config)
         self._batch = batch = Batch()
         self._linger = Linger(reactor)
-        self._secure = Secure()
+        self._secure: Secure | None = None
         self._running = False
         self._routes = Routes(self._open_upstream)
         self._special = Special(config.upstream.domains)
@@ -203,7 +181,7 @@ class AgentService(Service):
             _log.error("the configuration stays as it was: {why}", why=str(error))
             return
         before, self._config, self._conf = self._config, config, _resolv_conf(config)
-        self._secure.forget()
+        self._secure = None  # what is trusted is read anew
         self._special.use(config.upstream.domains)
         self._route()
         self._lookups.cache.use(_limits(config))
@@ -239,12 +217,20 @@ class AgentService(Service):
 
     def _open_upstream(self) -> Upstream:
         upstream = Upstream(
-            self._reactor, (), pool=Pool(self._reactor, self._batch, self._linger), batch=self._batch, secure=self._secure,
+            self._reactor, (), pool=Pool(self._reactor, self._batch, self._linger), batch=self._batch, secure=self._tls,
             recovered=self._recovered,
         )  # fmt: skip
         if self._running:
             upstream.start()
         return upstream
+
+    def _tls(self) -> "Secure":
+        """TLS towards upstream servers."""
+        if self._secure is None:
+            from meshdns.agent.secure import Secure
+
+            self._secure = Secure()
+        return self._secure
 
     def _recovered(self) -> None:
         """A server is back: what failed before may be asked at once, not only when its failure is forgotten."""
@@ -252,6 +238,8 @@ class AgentService(Service):
 
     def _route(self) -> None:
         config, conf = self._config, self._conf
+        if any(each.transport == "tls" for each in chain(config.upstream.servers, *config.upstream.domains.values())):
+            self._tls()  # while no packet waits: it takes a moment to import
         self._routes.replace(_servers(config, conf), config.upstream.domains, _upstream_options(config, conf))
 
     def _watch_resolv_conf(self, config: AgentConfig) -> Watch[resolvconf.Choice]:
@@ -306,8 +294,12 @@ class AgentService(Service):
             return self._open_manifests(config, self._keep, self._reactor)
         return self._poller(config, first or self._resolver.authority.table)
 
-    def _poller(self, config: AgentConfig, first: Table | None) -> Poller:
+    def _poller(self, config: AgentConfig, first: Table | None) -> "Poller":
         """Raises TrustProblem."""
+        from meshdns.agent.poller import Poller
+        from meshdns.agent.subscription import Subscription
+        from meshdns.net.tls import ClientTls
+
         said, where = config.table.control_plane, config.workload
         assert said is not None  # one of three, as `config` has made sure
         tls = ClientTls(ca=said.ca, pins=said.pins, certificate=said.certificate, key=said.key)
@@ -317,10 +309,15 @@ class AgentService(Service):
         token = partial(_token, said.token_file)
         # Key and certificate in one file, as a bundle brings them, are ours to renew: they are replaced at once.
         ours = said.certificate if said.certificate == said.key else None
-        renewal = Renewal(ours, partial(_replace, ours), self._reactor, time.time, _chance) if ours else None
+        renewal = self._renewal(ours) if ours else None
         return Poller(
             subscription, tls, token, addresses, self._keep, self._reactor, _chance, first, said.name, renewal
         )
+
+    def _renewal(self, path: str) -> "Renewal":
+        from meshdns.agent.renewal import Renewal
+
+        return Renewal(path, partial(_replace, path), self._reactor, time.time, _chance)
 
     def _keep(self, table: Table) -> None:
         """A table of a control plane is answered from, and kept."""
