@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import attrs
 
 from meshdns import wire
-from meshdns.agent.cache import Cache
+from meshdns.agent.cache import Cache, Hit
 from meshdns.agent.chain import trim
 from meshdns.agent.steps import Failed, Reply
 from meshdns.defaults import STALE_PATIENCE
@@ -77,7 +77,10 @@ class Lookups:
         """Call `done` once with a word or a failure."""
         if ask.options:
             ask = ask._replace(options=_passing(ask.options))
-        kept = self.cache.look_up(ask, now)
+        self.go_on(ask, self.cache.look_up(ask, now), now, done)
+
+    def go_on(self, ask: Ask, kept: Hit | Failed | None, now: float, done: Said) -> None:
+        """`find` from where the cache has said what is kept."""
         if kept is None:
             self._ask_upstream(ask, partial(self.heard, ask, done))
         elif isinstance(kept, Failed):

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from meshdns import names, wire
 from meshdns.agent.answers import Answer
 from meshdns.agent.authority import Found
-from meshdns.agent.lookups import Word
 from meshdns.agent.packed import Packed, PackedAnswers
 from meshdns.wire import Query
 
@@ -58,11 +57,11 @@ def of_mesh(query: Query, tails: Sequence[bytes], said: Answer, found: Found | N
     return Packed(tails, query.type, said.rcode, alone=bool(is_own) and _is_plain(query.name))
 
 
-def of_word(query: Query, message: bytes, word: Word, leads_on: bool) -> Packed:
-    """A fresh answer out of the cache, as this client got it. `leads_on`: there is an alias in it."""
+def of_word(name: bytes, qtype: int, message: bytes, until: float, leads_on: bool) -> Packed:
+    """A fresh answer out of the cache, as this client got it, which holds `until`. `leads_on`: there is an alias in it."""
     # What an alias leads to, an address has or a port is called may come to be the mesh's.
-    alone = not leads_on and query.type != wire.PTR and _is_plain(query.name)
-    return Packed([message[2:]], query.type, message[3] & 0x0F, alone=alone, source="cache", until=word.until)
+    alone = not leads_on and qtype != wire.PTR and _is_plain(name)
+    return Packed([message[2:]], qtype, message[3] & 0x0F, alone=alone, source="cache", until=until)
 
 
 def _is_plain(name: bytes) -> bool:

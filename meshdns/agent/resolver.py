@@ -15,6 +15,7 @@ from meshdns import __version__, messages, names, wire
 from meshdns.agent import packs
 from meshdns.agent.answers import Answer, Answers
 from meshdns.agent.authority import Authority, Found, let_go
+from meshdns.agent.cache import Hit
 from meshdns.agent.chain import has_alias, legs
 from meshdns.agent.lifetimes import extended_errors
 from meshdns.agent.lookups import Lookups, Word
@@ -198,6 +199,13 @@ class Resolver:
         client = _Client(query, query.limit(self.place.udp_max), done)
         self.lookups.heard(ask, partial(self._give, client, []), result, now)
 
+    def go_on(self, packet: bytes, ask: Ask, kept: Hit | Failed | None, now: float, done: Done) -> None:
+        """Go on with what the cache keeps for such a packet."""
+        query = wire.read_query(packet)
+        assert isinstance(query, Query)
+        client = _Client(query, query.limit(self.place.udp_max), done, self.packs.datagrams, packet)
+        self.lookups.go_on(ask, kept, now, partial(self._give, client, []))
+
     def is_foreign(self, name: bytes) -> bool:
         """Whether these octets are a name that is surely an upstream's; False: `answer` must look.
 
@@ -366,7 +374,10 @@ class Resolver:
         if not front and not options and not (exists and word.rcode == wire.NXDOMAIN):
             message = messages.relay(client.query, word.message, client.limit, word.body)
             if client.store is not None and now < word.until:
-                client.store.keep(client.packet[2:], packs.of_word(client.query, message, word, leads_on))
+                query = client.query
+                client.store.keep(
+                    client.packet[2:], packs.of_word(query.name, query.type, message, word.until, leads_on)
+                )
             return client.done(Answered(message, word.source, client.query.type, message[3] & 0x0F))
         rcode = wire.NOERROR if exists else word.rcode
         added = messages.records(word.message)

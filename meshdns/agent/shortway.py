@@ -2,9 +2,9 @@
 
 A packet enters; False leaves at once where it is not plain, and the ordinary way through `resolver` takes it. Plain is what
 most of a workload's questions to others are: no EDNS options, a name that neither the mesh nor the search list nor a
-special use claims, nothing kept about it. The upstream's reply is plain when its answer is nothing but records of the
-question's own name; any other, and every failure, goes on along the ordinary way from there. So both ways give the same
-answers (tests/agent/test_shortway.py). It must never know sockets.
+special use claims. What the cache holds fresh, and what leads to no other name, is the answer at once. The upstream's reply is
+plain when its answer is nothing but records of the question's own name; any other, and every failure, goes on along the
+ordinary way from there. So both ways give the same answers (tests/agent/test_shortway.py). It must never know sockets.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,10 @@ from functools import partial
 from typing import Protocol
 
 from meshdns import messages, wire
+from meshdns.agent import packs
 from meshdns.agent.attempts import Sole
-from meshdns.agent.cache import APART, keys_of
-from meshdns.agent.chain import is_plain
+from meshdns.agent.cache import APART, Hit, keys_of
+from meshdns.agent.chain import has_alias, is_plain
 from meshdns.agent.resolver import Answered, Resolver
 from meshdns.agent.steps import Reply, Result
 from meshdns.defaults import PLAIN_OPTS
@@ -74,11 +75,10 @@ class Relayed(Sole):
     def answered(self, message: bytes, body: Body, now: float, plain: bool) -> None:
         """Give the good answer to the client, if it is a plain one."""
         way, packet, end, opt = self.way, self.packet, self.end, self.opt
-        if not plain and not (is_plain(message, body, end) and (not body.opt or body.fixed[-1] == body.opt + 1)):
+        if not plain and not (is_plain(message, body, end) and _ends_in_opt(body)):
             return self.resume(Reply(message, self.peer.label, now - self.sent, body))
         way.cache.put_at(self.keys, self.ask, message, body, now)
-        limit = 512 if opt is None else min(max(512, opt.udp_size), way.resolver.place.udp_max)
-        answer = messages.dress(packet[:2], RD | packet[3] & CD, packet[12:end], opt, message, limit, body)
+        answer = way.dressed(packet, end, opt, message, body)
         return self.door.give_relayed(self.address, answer, packet[end - 4] << 8 | packet[end - 3], now - self.sent)
 
     def resume(self, result: Result) -> None:
@@ -119,11 +119,31 @@ class ShortWay:
         ask = new_ask((asked, flags, b""))
         keys = keys_of(ask) if flags & APART else (asked, name)
         if not self.cache.lacks(keys):
-            return False
+            self._look_up(ask, packet, end, opt, address, door, now)
+            return True
         if not self._ask_alone(Relayed(ask, keys, self, packet, end, opt, address, door), now):
             return False
         self.cache.misses += 1
         return True
+
+    def _look_up(
+        self, ask: Ask, packet: bytes, end: int, opt: Edns | None, address: tuple[object, ...], door: Door, now: float
+    ) -> None:
+        """Something is kept that may be the answer."""
+        kept = self.cache.look_up(ask, now)
+        if not isinstance(kept, Hit) or kept.stale or kept.refresh or not _is_simple(kept.message, kept.body):
+            return self.resolver.go_on(packet, ask, kept, now, partial(door.give, address, now))
+        qtype = packet[end - 4] << 8 | packet[end - 3]
+        message = self.dressed(packet, end, opt, kept.message, kept.body)
+        if now < kept.until:
+            packed = packs.of_word(ask.question[:-4], qtype, message, kept.until, False)
+            self.resolver.packs.datagrams.keep(packet[2:], packed)
+        return door.give(address, now, Answered(message, "cache", qtype, message[3] & 0x0F))
+
+    def dressed(self, packet: bytes, end: int, opt: Edns | None, message: bytes, body: Body) -> bytes:
+        """A message as the client who sent this packet gets it."""
+        limit = 512 if opt is None else min(max(512, opt.udp_size), self.resolver.place.udp_max)
+        return messages.dress(packet[:2], RD | packet[3] & CD, packet[12:end], opt, message, limit, body)
 
     def _opt(self, record: bytes) -> Edns | None:
         """What an OPT record without options says; None when it is none, or of another version."""
@@ -135,3 +155,13 @@ class ShortWay:
                 self._opts.clear()
             found = self._opts[record] = wire.edns_at(record, 0)
         return found
+
+
+def _is_simple(message: bytes, body: Body) -> bool:
+    """Whether a kept message leads on to no other name."""
+    return not has_alias(message, body) and _ends_in_opt(body)
+
+
+def _ends_in_opt(body: Body) -> bool:
+    """Whether OPT is the last record, where there is one."""
+    return not body.opt or body.fixed[-1] == body.opt + 1

@@ -110,6 +110,14 @@ class World:
                 for waiter in step.waiters:
                     waiter(step.result)  # type: ignore[operator]
 
+    def packed(self) -> dict[bytes, tuple[Any, ...]]:
+        """The answers kept packed."""
+        known = self.resolver.packs.datagrams.known
+        return {
+            question: (each.tail, each.type, each.rcode, each.source, each.until, each.alone)
+            for question, each in known.items()
+        }
+
     # what the upstream says
 
     def answer(self, kind: str) -> None:
@@ -195,12 +203,25 @@ class SameTests(SynchronousTestCase):
                     world.wait(rest[0])
             self.assertEqual(ordinary.given, short.given)
             self.assertEqual([one[2] for one in ordinary.sent], [one[2] for one in short.sent])
+            self.assertEqual(ordinary.packed(), short.packed())
         self.assertEqual(ordinary.ledger.queries(), short.ledger.queries())
         self.assertEqual(
             (ordinary.cache.hits, ordinary.cache.misses, ordinary.cache.stale, ordinary.cache.entries),
             (short.cache.hits, short.cache.misses, short.cache.stale, short.cache.entries),
         )
         self.assertEqual(ordinary.flights.inflight, short.flights.inflight)
+
+    def test_kept(self) -> None:
+        """D25: what the cache holds is taken too, and once more when its TTLs have ticked."""
+        world = World(True)
+        asked = packet("www.example.org", wire.A, wire.RD, b"", 1)
+        world.ask(asked)
+        world.answer("record")
+        for took, seconds in ((2, 0.5), (3, 2.5)):
+            world.wait(seconds)
+            world.ask(asked)
+            self.assertEqual((took, 1, took), (world.took, len(world.packed()), len(world.given)))
+        self.assertEqual([b"\x00\x3c", b"\x00\x3b", b"\x00\x39"], [given[-8:-6] for given in world.given])
 
     def test_broken_rdata(self) -> None:
         """D2, D24: names in RDATA that make no sense pass as they came; where they must be read it is SERVFAIL, not silence."""
