@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from unittest import SkipTest
 
 from tests.e2e.stage import PATIENCE, Stage, until
 
+UNPACKED = Path("/usr/local/lib/meshdns-tests")  # of packages whose services must not run here: .ci/run puts them there
 SERVER = "10.99.0.53"  # where its resolv.conf points
 _NEEDED = ("unshare", "nsenter", "mount", "ip", "chroot")
 _SYSTEMD = Path("/lib/systemd/systemd")
@@ -53,6 +55,7 @@ if [ -d /sys/fs/cgroup/systemd ]; then
 else
     mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 fi
+mount -o remount,bind,ro "$root/sys"  # by this systemd and NetworkManager know that no udev runs
 hostname "$name"
 ip link set lo up
 ip address add "$server/32" dev lo
@@ -83,7 +86,7 @@ class Machine:
         words = ["bash", "-c", f'{entering}{spaces} "$0" boot "$@"', _BOOT, memory, name, SERVER, *_MASKED.split()]
         self._holder = stage.start(words, self.log)
         stage.addCleanup(self.end)
-        self._one = int(until("process 1", self._find_one, self._holder, self.log))
+        self.process = int(until("process 1", self._find_one, self._holder, self.log))
         self.until("the end of boot", lambda: self.run("systemctl", "is-system-running").stdout.strip() == "running")
 
     def run(self, *words: str | Path, wait: float = PATIENCE, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -103,7 +106,7 @@ class Machine:
         return [
             "nsenter",
             "-t",
-            str(self._one),
+            str(self.process),
             "-a",
             "-r",
             "-w",
@@ -124,7 +127,15 @@ class Machine:
 
     def path(self, place: str) -> Path:
         """One of its files, as it is seen from here."""
-        return Path(f"/proc/{self._one}/root", place.lstrip("/"))
+        return Path(f"/proc/{self.process}/root", place.lstrip("/"))
+
+    def bring(self, *packages: str) -> None:
+        """Files of packages that were unpacked, as if they had been installed there; the test is skipped if they were not."""
+        for package in packages:
+            if not (UNPACKED / package).is_dir():
+                raise SkipTest(f"not unpacked: {package} (.ci/run does it)")
+            copy = 'tar -C "$0" -c . | tar -C "$1" -x --keep-directory-symlink'
+            self._stage.said_by(["sh", "-c", copy, UNPACKED / package, self.path("/")])
 
     def until(self, what: str, look: Any) -> Any:
         try:
@@ -138,7 +149,7 @@ class Machine:
 
     def end(self) -> None:
         if self._holder.poll() is None:
-            os.kill(self._one, signal.SIGKILL)
+            os.kill(self.process, signal.SIGKILL)
         self._holder.wait(PATIENCE)
 
     def _find_one(self) -> str:

@@ -10,10 +10,11 @@ from unittest import SkipTest
 
 from tests.e2e.agent import SEARCH, SERVICE, SERVICE_ADDRESS
 from tests.e2e.hosts import Host
+from tests.e2e.machine import UNPACKED
 from tests.e2e.stage import WAIT, until
 from tests.e2e.vm import PUBLIC, PUBLIC_ADDRESS, SERVER, SERVER6, Vm
 
-RESOLVED = ("/lib/systemd/systemd-resolved", "/usr/local/lib/meshdns-tests/lib/systemd/systemd-resolved")
+RESOLVED = ("/lib/systemd/systemd-resolved", f"{UNPACKED}/systemd-resolved/lib/systemd/systemd-resolved")
 STUB = "127.0.0.53"
 _VARLINK = """\
 import json, socket, sys
