@@ -19,6 +19,7 @@ from tests.pki import Authority
 
 SERVICE, ADDRESS = "productpage.ns1.svc.cluster.local", "10.4.0.5"
 PUBLIC, PUBLIC_ADDRESS = "www.example.com", "192.0.2.80"
+GUIDE = (ROOT / "docs/vm.md").read_text()
 CLIENT = Path(__file__).with_name("clients") / "steady.py"
 SCRATCH = (".git", ".venv", "_trial_temp*", "build", "dist", "*.egg-info", "__pycache__", "dropin.cache", ".*_cache")
 
@@ -94,6 +95,11 @@ class MachineTests(Stage):
     def join(self) -> None:
         """All of it."""
         self.start_resolver()
+        self.join_mesh()
+
+    def join_mesh(self) -> None:
+        """All of it, where a resolver is there already."""
+        self.vm.until("the old server", lambda: self.resolved(PUBLIC) == PUBLIC_ADDRESS)
         self.install_package()
         self.start_control()
         self.make_bundle()

@@ -107,7 +107,8 @@ class DnsmasqTests(Vm):
 
 
 class EngineTests(Vm):
-    """A container engine's DNS on the bridge, asked by a container, and asking whom resolv.conf names."""
+    """A container engine's DNS on the bridge, as LXD and libvirt have it, asked by a container, and asking whom resolv.conf names;
+    Docker itself is in `test_docker`."""
 
     def test_container(self) -> None:
         """The engine is an application like others, so its containers find the mesh; what a container itself sends to a server

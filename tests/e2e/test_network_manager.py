@@ -69,13 +69,6 @@ class NetworkManagerTests(MachineTests):
         self.vm.do("systemctl", "start", "NetworkManager")
         self.vm.until("a lease", lambda: self.is_written(SERVER if dns == "default" else "127.0.0.1"))
 
-    def join_mesh(self) -> None:
-        self.vm.until("the old server", lambda: self.resolved(PUBLIC) == PUBLIC_ADDRESS)
-        self.install_package()
-        self.start_control()
-        self.make_bundle()
-        self.assertIn("All is well", self.install_bundle())
-
     def is_written(self, server: str) -> bool:
         text = self.vm.path("/etc/resolv.conf").read_text()
         return "NetworkManager" in text and f"nameserver {server}\n" in text

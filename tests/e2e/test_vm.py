@@ -10,7 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshdns import certificates
-from tests.e2e.joining import ADDRESS, PUBLIC, PUBLIC_ADDRESS, SERVICE, MachineTests, package
+from tests.e2e.joining import ADDRESS, GUIDE, PUBLIC, PUBLIC_ADDRESS, SERVICE, MachineTests, package
 from tests.e2e.machine import SERVER
 from tests.e2e.stage import ROOT
 
@@ -110,9 +110,6 @@ class PackageTests(MachineTests):
         ):
             self.assertFalse(self.vm.path(place).exists(), place)
         self.assertEqual("", self.vm.run("pgrep", "-f", "twistd").stdout)
-
-
-GUIDE = (ROOT / "docs/vm.md").read_text()
 
 
 class GuideTests(MachineTests):
