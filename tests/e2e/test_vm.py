@@ -1,5 +1,6 @@
 """A virtual machine joins the mesh: package, bundle, real systemd; an application resolves, and removal restores everything."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshdns import certificates
-from tests.e2e.joining import ADDRESS, GUIDE, PUBLIC, PUBLIC_ADDRESS, SERVICE, MachineTests, package
+from tests.e2e.joining import ADDRESS, CLIENT, GUIDE, PUBLIC, PUBLIC_ADDRESS, SERVICE, MachineTests, package
 from tests.e2e.machine import SERVER
 from tests.e2e.stage import ROOT
 
@@ -171,6 +172,73 @@ class IdentityTests(MachineTests):
         self.vm.until("another one", lambda: made not in certificates.read_certificates(path.read_bytes()))
         self.assertEqual("600 meshdns", self.vm.do("stat", "-c", "%a %U", "/var/lib/meshdns/identity.pem").strip())
         self.assertIn("is renewed until", self.vm.do("journalctl", "--no-pager", "-u", "meshdns"))
+
+
+_RESOLVER_UNIT = f"""\
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=forking
+ExecStart=dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --listen-address={SERVER} --bind-interfaces --pid-file= \
+    --user=root --local=/local/ --host-record={PUBLIC},{PUBLIC_ADDRESS}
+"""
+_CLIENT_UNIT = """\
+[Unit]
+DefaultDependencies=no
+Requires=resolver.service
+After=resolver.service
+[Service]
+ExecStart=python3 /root/steady.py {words}
+StandardOutput=truncate:/root/{file}
+"""
+
+
+class RebootTests(MachineTests):
+    """Two clients ask from the moment on in which the network is there: one for the world, one for the mesh."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.join()
+        self.vm.path("/root/steady.py").write_text(CLIENT.read_text())
+        units = {"resolver": _RESOLVER_UNIT}
+        for file, name, address in (("world", PUBLIC, PUBLIC_ADDRESS), ("mesh", SERVICE, ADDRESS)):
+            units[file] = _CLIENT_UNIT.format(words=f"{SERVER} {name} {address} /tmp/steady.end", file=file)
+        for name, text in units.items():
+            self.vm.path(f"/etc/systemd/system/{name}.service").write_text(text)
+        self.vm.do("systemctl", "daemon-reload")
+        self.vm.do("systemctl", "add-wants", "sysinit.target", "world.service", "mesh.service")
+
+    def boot(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What both clients got, from the network's coming up until two seconds after the end of boot."""
+        self.vm.reboot()
+        sleep(2)
+        self.vm.path("/tmp/steady.end").touch()
+        self.vm.until("their end", lambda: not self.vm.run("pgrep", "-f", "steady.py").stdout)
+        world, mesh = (
+            json.loads(self.vm.path(f"/root/{file}").read_text().splitlines()[-1]) for file in ("world", "mesh")
+        )
+        print(f"\n    the world: {world}\n    the mesh: {mesh}")
+        self.assertGreater(world["sent"], 100)
+        return world, mesh
+
+    def test_enabled(self) -> None:
+        """Booted with the agent, without its control plane: the world is found from the first query on, the mesh within seconds."""
+        world, mesh = self.boot()
+        self.assertEqual((0, 0), (world["lost"], world["other"]), world)
+        self.assertEqual(0, mesh["lost"], mesh)
+        self.assertLess(mesh["other"], mesh["sent"])
+        self.assertEqual(ADDRESS, self.resolved(SERVICE))
+        self.assertEqual("inactive", self.vm.run("systemctl", "is-active", "meshdns-control").stdout.strip())
+
+    def test_disabled(self) -> None:
+        """Booted without the agent, the machine is as it was before it had one."""
+        self.vm.do("systemctl", "disable", "meshdns")
+        world, mesh = self.boot()
+        self.assertEqual((0, 0), (world["lost"], world["other"]), world)
+        self.assertEqual((0, mesh["sent"]), (mesh["lost"], mesh["other"]), mesh)
+        self.assertNotIn("meshdns", self.rules())
+        self.vm.do("systemctl", "enable", "--now", "meshdns")
+        self.vm.until("the mesh", lambda: self.resolved(SERVICE) == ADDRESS)
 
 
 class BadDayTests(MachineTests):
