@@ -112,7 +112,11 @@ def _put_up(way: machine.Way, plan: Plan) -> Sequence[str]:
 
 
 def _down() -> int:
+    """Nothing new comes to the agent; what is under way has a moment to be answered; then all is as it was."""
     try:
+        closed = [each for each in REDIRECTS if each.close()]
+        if closed:
+            time.sleep(defaults.INTERCEPT_DRAIN)  # noqa: TID251 - a command, and no reactor in it
         taken = [each.name for each in REDIRECTS if each.down()]
         if resolvfile.restore(defaults.RESOLV_CONF, defaults.INTERCEPT_KEPT):
             taken.append(defaults.RESOLV_CONF)

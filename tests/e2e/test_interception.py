@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from time import monotonic
 
-from meshdns.defaults import HOLD_TURN, INTERCEPT_ALIVE
+import dns.message
+
+from meshdns.defaults import HOLD_TURN, INTERCEPT_ALIVE, INTERCEPT_DRAIN
 from tests.e2e.agent import SERVICE, SERVICE_ADDRESS
-from tests.e2e.stage import until
+from tests.e2e.stage import framed, read_frame, until
 from tests.e2e.test_clients import CLIENTS, needs, read
 from tests.e2e.vm import (
     AGENT_UID,
@@ -306,12 +308,43 @@ class BadDayTests(Vm):
         self.await_agent()
         self.assertTrue(self.finds_mesh())
 
+    def test_down_while_a_query_is_under_way(self) -> None:
+        """`down` sends nothing new to the agent, and the rules stay until what came before has its answer: none is lost."""
+        asking, connection = self.connected(), self.connected(socket.SOCK_STREAM)
+        self.assertTrue(self.finds_mesh(over=connection, tcp=True))
+        self.agent.process.send_signal(signal.SIGSTOP)
+        query = dns.message.make_query(SERVICE, "A").to_wire()
+        asking.send(query)
+        connection.sendall(framed(query))
+        self.assertNotEqual("", self.beginnings())
+        downing = self.begin("down")
+        until("its first step", lambda: not self.beginnings(), downing, self.agent.log)
+        self.assertRaises(subprocess.TimeoutExpired, downing.wait, INTERCEPT_DRAIN / 3)  # an answer may take so long
+        self.agent.process.send_signal(signal.SIGCONT)
+        asking.settimeout(BACK)
+        connection.settimeout(BACK)
+        for answer in (asking.recv(4096), read_frame(connection)):
+            self.assertIn(socket.inet_aton(SERVICE_ADDRESS), answer)
+        self.assertEqual("unbound", self.who())
+        self.assertEqual(0, downing.wait(BACK))
+
+    def beginnings(self) -> str:
+        """The rules that send something new to the agent."""
+        if "nftables" in self.words:
+            chain = self.vm.run("nft", "list", "chain", "inet", "meshdns", "begin").stdout
+            return "\n".join(line for line in chain.splitlines() if "zone set" in line)
+        rules = self.vm.said_by("iptables-save", "-t", "raw")
+        return "\n".join(line for line in rules.splitlines() if line.startswith("-A MESHDNS-BEGIN"))
+
+    def begin(self, action: str, *words: str) -> subprocess.Popen[bytes]:
+        """`meshdns intercept` with this action runs from now on."""
+        python = [*self.vm.place.prefix, sys.executable, "-c", MESHDNS]
+        return self.start([*python, "intercept", action, *words, "--config", self.agent.config], self.folder / "log")
+
     def test_upgrade_of_the_rules(self) -> None:
         """`up` over what is up: no query goes astray meanwhile."""
         kept = self.connected()
-        upping = self.start([*self.vm.place.prefix, sys.executable, "-c",
-                             MESHDNS, "intercept", "up", *self.words,
-                             "--uid", str(AGENT_UID), "--config", self.agent.config], self.folder / "up.log")  # fmt: skip
+        upping = self.begin("up", *map(str, self.words), "--uid", str(AGENT_UID))
         asked = 0
         while upping.poll() is None:
             self.assertEqual(("meshdns", "meshdns"), (self.who(over=kept), self.who()))
