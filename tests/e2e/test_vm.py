@@ -73,6 +73,35 @@ class PackageTests(MachineTests):
         self.check_gone(before)
         self.assertEqual([], list(self.vm.path("/etc/rc2.d").glob("S*meshdns")))
 
+    def test_disk_full(self) -> None:
+        """A real disk below /opt: too small, dpkg says so and nothing is there; full at an upgrade, the old version goes on."""
+        self.start_resolver()
+        before = self.rules()
+        self.vm.do("mkdir", "-p", "/opt")
+        self.vm.do("mount", "-t", "tmpfs", "-o", "size=8m", "none", "/opt")
+        shutil.copy(package(), self.vm.path("/root/meshdns.deb"))
+        install = ("dpkg", "--install", "/root/meshdns.deb")
+        self.refuses_for_room(*install)
+        self.assertEqual([], list(self.vm.path("/opt").glob("*")))
+        self.assertEqual((before, PUBLIC_ADDRESS), (self.rules(), self.resolved(PUBLIC)))
+        self.vm.do("mount", "-o", "remount,size=300m", "/opt")
+        self.join_mesh()
+        pid = self.vm.show("meshdns", "MainPID")
+        room = self.vm.do("df", "--output=avail", "--block-size=1M", "/opt").split()[1]
+        self.vm.do("dd", "if=/dev/zero", "of=/opt/full", "bs=1M", f"count={int(room) - 8}", "status=none")
+        self.refuses_for_room(*install)
+        self.assertEqual(pid, self.vm.show("meshdns", "MainPID"))
+        self.assertEqual((ADDRESS, PUBLIC_ADDRESS), (self.resolved(SERVICE), self.resolved(PUBLIC)))
+        self.vm.do("systemctl", "restart", "meshdns")
+        self.vm.do("rm", "/opt/full")
+        self.vm.do(*install, wait=120)
+        self.vm.do("meshdns", "intercept", "verify")
+
+    def refuses_for_room(self, *command: str) -> None:
+        done = self.vm.run(*command, wait=120)
+        self.assertEqual(1, done.returncode)
+        self.assertIn("No space left on device", done.stdout)
+
     def script(self, action: str) -> "subprocess.CompletedProcess[str]":
         return self.vm.run("/etc/init.d/meshdns", action)
 
