@@ -40,6 +40,9 @@ class Wired(Protocol):
         """One that lives in its network."""
 
 
+End = tuple[Wired, *tuple[str, ...]]  # of a cable, with the addresses there
+
+
 class Host:
     """One made-up host."""
 
@@ -73,16 +76,8 @@ class Host:
         return self._holder.pid
 
     def join(self, other: Wired, own: Sequence[str], others: Sequence[str], name: str = "cable") -> None:
-        """A cable between two hosts, with addresses at its ends; `name` is that of its interface here."""
-        first, second = f"{self.process}", f"{other.process}"
-        self._stage.said_by(["ip", "link", "add", name, "netns", first, "type", "veth", "peer", "name", "cable",
-                             "netns", second])  # fmt: skip
-        for host, device, addresses in ((first, name, own), (second, "cable", others)):
-            ip = ["nsenter", f"--net=/proc/{host}/ns/net", "ip"]
-            for address in addresses:
-                words = ["address", "add", address, "dev", device, *(["nodad"] if ":" in address else [])]
-                self._stage.said_by([*ip, *words])
-            self._stage.said_by([*ip, "link", "set", device, "up"])
+        """A cable to another one, with addresses at its ends; `name` is that of its interface here."""
+        connect(self._stage, (self, *own), (other, *others), name)
 
     def _make_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A socket in this host's network; it may be used from anywhere."""
@@ -103,6 +98,21 @@ class Host:
         assert self._holder.stdin
         self._holder.stdin.close()
         end(self._holder)
+
+
+def connect(
+    stage: Stage, first: tuple[Wired, *tuple[str, ...]], second: tuple[Wired, *tuple[str, ...]], name: str = "cable"
+) -> None:
+    """A cable between two, each with the addresses that it has at its end; `name` is that of the first one's interface."""
+    ends = ((name, *first), ("cable", *second))
+    link = ["ip", "link", "add", name, "netns", f"{first[0].process}", "type", "veth"]
+    stage.said_by([*link, "peer", "name", "cable", "netns", f"{second[0].process}"])
+    for device, host, *addresses in ends:
+        ip = ["nsenter", f"--net=/proc/{host.process}/ns/net", "ip"]
+        for address in addresses:
+            words = ["address", "add", address, "dev", device, *(["nodad"] if ":" in address else [])]
+            stage.said_by([*ip, *words])
+        stage.said_by([*ip, "link", "set", device, "up"])
 
 
 def _script(etc: Path, resolv_conf: str) -> str:

@@ -86,10 +86,10 @@ class Machine:
 
     def __init__(self, stage: Stage, name: str = "vm1") -> None:
         self._stage = stage
-        self.log = stage.folder / "machine.log"
+        self.log = stage.folder / f"{name}.log"
         self._groups = _make_groups(f"meshdns-e2e-{token_hex(4)}")
         stage.addCleanup(_remove_groups, self._groups)
-        memory = stage.folder / "machine"
+        memory = stage.folder / f"{name}.disk"
         memory.mkdir()
         entering = "".join(f"echo $$ >'{each}/cgroup.procs'; " for each in self._groups)
         building = f'{entering}exec unshare --mount bash -c "$0" build "$@"'

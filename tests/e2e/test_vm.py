@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from time import sleep, time
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshdns import certificates
+from tests.e2e.hosts import connect
 from tests.e2e.joining import ADDRESS, CLIENT, GUIDE, PUBLIC, PUBLIC_ADDRESS, SERVICE, MachineTests, package
-from tests.e2e.machine import SERVER
+from tests.e2e.machine import SERVER, Machine
 from tests.e2e.stage import ROOT
 
 
@@ -143,36 +145,46 @@ class PackageTests(MachineTests):
 
 
 class GuideTests(MachineTests):
-    """docs/vm.md, word by word: both of its machines are this one."""
+    """docs/vm.md, word by word, on two machines: each command as it stands there, where it stands there."""
 
     def setUp(self) -> None:
         super().setUp()
         self.start_resolver()
-        self.vm.do("ip", "address", "add", "10.0.0.1/32", "dev", "lo")
-        shutil.copy(package(), self.vm.path("/root"))
-        shutil.copytree(ROOT / "meshdns/samples/mesh", self.vm.path("/etc/meshdns"))
-        (yaml,) = re.findall(r"(?s)```yaml\n(.*?)```", GUIDE)
-        self.vm.path("/etc/meshdns/control.yaml").write_text(yaml)
-        self.folder_there = "/root"
+        control = Machine(self, "control")
+        shutil.copytree(ROOT / "meshdns/samples/mesh", control.path("/etc/meshdns"))
+        (yaml,) = re.findall(r"(?s)```yaml\n(tls:.*?)```", GUIDE)
+        control.path("/etc/meshdns/control.yaml").write_text(yaml)
+        shutil.copy(package(), control.path("/root"))
+        connect(self, (control, "10.0.0.1/24"), (self.vm, "10.0.0.2/24"))
+        self.machines = {"control": control, "vm1": self.vm}
+        self.folders = dict.fromkeys(self.machines, "/root")
         self.digest = ""
 
     def follow(self, title: str) -> str:
         """Type every command of a section -> all that was said."""
         section = GUIDE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-        lines = re.findall(r"(?m)^    (?:control|vm1)# (.*)$", section)
+        lines = re.findall(r"(?m)^    (control|vm1)# (.*)$", section)
         self.assertTrue(lines, title)
-        return "".join(map(self.type, lines))
+        return "".join(self.type(*each) for each in lines)
 
-    def type(self, line: str) -> str:
-        if line.startswith("cd "):
-            self.vm.do("sh", "-c", f"cp {self.folder_there}/*.deb {line[3:]}")
-            self.folder_there = line[3:]
+    def type(self, where: str, line: str) -> str:
+        words = line.split()
+        if words[0] == "cd":
+            self.folders[where] = words[1]
             return ""
-        if line.startswith("scp "):  # the same machine
+        if words[0] == "scp":
+            self.copy(where, words[1:-1], *words[-1].split(":"))
             return ""
-        said = self.vm.do("sh", "-c", f"cd {self.folder_there} && {line.replace('DIGEST', self.digest)}", wait=120)
+        command = f"cd {self.folders[where]} && {line.replace('DIGEST', self.digest)}"
+        said = self.machines[where].do("env", "HOME=/root", "sh", "-c", command, wait=120)
         self.digest = (re.findall(r"(?m)^[0-9a-f]{64}$", said) or [self.digest])[0]
         return said
+
+    def copy(self, where: str, files: Sequence[str], other: str, folder: str) -> None:
+        """As scp does."""
+        for each in files:
+            path = each.replace("~", "/root") if each.startswith("~") else f"{self.folders[where]}/{each}"
+            shutil.copy(self.machines[where].path(path), self.machines[other].path(folder or "/root"))
 
     def test_from_nothing(self) -> None:
         said = self.follow("From nothing to a resolving VM")
@@ -183,6 +195,7 @@ class GuideTests(MachineTests):
         said = self.follow("When something is wrong")
         for word in ("10.0.0.1:15012", SERVICE, "It works"):
             self.assertIn(word, said)
+        self.assertEqual("", self.machines["control"].run("pgrep", "-f", "agent.yaml").stdout)
 
 
 class IdentityTests(MachineTests):
