@@ -105,6 +105,11 @@ class MachineTests(Stage):
         self.make_bundle()
         self.assertIn("All is well", self.install_bundle())
 
+    def redirect_everything(self) -> None:
+        """Queries to every server are redirected from now on: a resolver of the machine that is not spared asks in a circle."""
+        self.vm.path("/etc/default/meshdns").write_text("INTERCEPT_OPTIONS=--all\n")
+        self.vm.do("systemctl", "restart", "meshdns-intercept")
+
     def ask_steadily(
         self, name: str, address: str, during: Callable[[], object], server: str = SERVER
     ) -> dict[str, Any]:

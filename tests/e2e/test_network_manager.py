@@ -42,6 +42,7 @@ class NetworkManagerTests(MachineTests):
         dnsmasq, and dnsmasq's to the server of the lease."""
         self.start_network("dnsmasq")
         self.join_mesh()
+        self.redirect_everything()
         self.asks_once("127.0.0.1")
         self.next_lease(OTHER_SERVER)
         self.vm.until("the new server", lambda: f"nameserver {OTHER_SERVER}" in self.journal("NetworkManager"))
