@@ -85,7 +85,6 @@ class DockerTests(MachineTests):
         )
         self.vm.do(*run)
         self.join_mesh()
-        self.redirect_everything()
         self.start_docker()
         for network in ("host", "own"):
             self.finds_mesh(network)
