@@ -72,6 +72,7 @@ class Measure(Vm):
             ["SIGKILL", *self.days(self.agent_dies, self.restart_agent)],
             ["SIGSTOP", *self.days(self.agent_stops, self.agent_goes_on)],
             ["restart", *self.days(self.agent_restarts, lambda: None)],
+            ["upgrade: the rules, then the agent", *self.days(self.upgrade, lambda: None)],
             [
                 "first boot, the redirect before the agent",
                 *self.days(self.restart_agent, lambda: None, self.agent_ends),
@@ -91,6 +92,10 @@ class Measure(Vm):
     def agent_restarts(self) -> None:
         self.agent.stop()
         self.restart_agent()
+
+    def upgrade(self) -> None:
+        self.up()
+        self.agent_restarts()
 
     def agent_ends(self) -> None:
         self.agent.stop()

@@ -156,9 +156,13 @@ RESOLV_DOUBT = 5.0  # one that names no server any more is not believed for so l
 # host/nftables.py, host/iptables.py, host/netfilter.py
 INTERCEPT_TABLE = "meshdns"  # of nftables: ours alone
 INTERCEPT_CHAIN = "MESHDNS"  # in iptables' tables raw and nat
+INTERCEPT_BEGIN_CHAIN = "MESHDNS-BEGIN"  # and in raw, for what begins an exchange
 INTERCEPT_ZONE = 15053  # of conntrack, for redirected flows: nobody else's; the number is that of the agent's port
 INTERCEPT_ALIVE = 1.8  # seconds after the agent's last answer that the redirect holds: old servers are back within two
 INTERCEPT_ALIVE_SECONDS = 1  # the same for iptables, which counts whole seconds only
+INTERCEPT_DRAIN = (
+    1.0  # seconds from the last query that is redirected to the end of the rules: most answers take milliseconds
+)
 INTERCEPT_COMMAND = 10.0  # for nft or iptables to end: both wait for others who change rules
 INTERCEPT_USER = "meshdns"  # whose process the agent is, if nothing else is said: the user that its package makes
 

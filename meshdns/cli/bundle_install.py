@@ -4,6 +4,7 @@ All is checked before anything is written, and all files are put into place or n
 """
 
 import argparse
+import errno
 import os
 import socket
 import sys
@@ -27,6 +28,7 @@ from meshdns.host.placing import File, is_there, place
 from meshdns.settings import Invalid
 from meshdns.values import time_text
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FOLDER = os.path.dirname(defaults.CONFIG_FILE)
 # Where each file of a bundle goes, its mode, and whether it is the agent's own: it renews its identity.
 _PLACES = {
@@ -54,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         place(files)
     except OSError as error:
         why = f"{error.strerror} ({error.filename})" if error.filename else error.strerror
-        complain(f"nothing was installed, and all is as it was: {why}")
+        advice = "; make room on the disk, then install again" if error.errno in _FULL else ""
+        complain(f"nothing was installed, and all is as it was: {why}{advice}")
         return FAILED
     _forget_request(args)
     print(f"Installed for {bundle.host}: {', '.join(each.path for each in files)}")

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from threading import Event
 
 from meshdns import defaults
 from meshdns.agent.config import AgentConfig
@@ -112,7 +113,11 @@ def _put_up(way: machine.Way, plan: Plan) -> Sequence[str]:
 
 
 def _down() -> int:
+    """Nothing new comes to the agent; what is under way has a moment to be answered; then all is as it was."""
     try:
+        closed = [each for each in REDIRECTS if each.close()]
+        if closed:
+            Event().wait(defaults.INTERCEPT_DRAIN)
         taken = [each.name for each in REDIRECTS if each.down()]
         if resolvfile.restore(defaults.RESOLV_CONF, defaults.INTERCEPT_KEPT):
             taken.append(defaults.RESOLV_CONF)

@@ -23,7 +23,7 @@ def say(text: str, style: str = "") -> None:
 
         Console(highlight=False).print(Text(text, style=style))
     else:
-        print(printable(text))
+        print(printable(text), flush=True)  # `hold` goes on for months, and a journal is read meanwhile
 
 
 def complain(text: str) -> None:

@@ -36,6 +36,9 @@ class Redirect(Protocol):
     def up(self, plan: Plan) -> Sequence[str]:
         """Put it up, or bring what is up to date; returns sentences on what is left out. Raises Refused."""
 
+    def close(self) -> bool:
+        """Send nothing new to the agent, let what is under way come back, and tell whether anything was up. Raises Refused."""
+
     def down(self) -> bool:
         """Take away what is up, and tell whether anything was. Raises Refused."""
 
@@ -63,6 +66,12 @@ class Nftables:
             # A table of another version of ours, which cannot become this one.
             _must("nft", "--file", "-", text=nftables.REMOVAL + text)
         return ()
+
+    def close(self) -> bool:
+        if not self.is_up():
+            return False
+        _run("nft", "--file", "-", text=nftables.CLOSING)  # a table of another version of ours goes without
+        return True
 
     def down(self) -> bool:
         if not self.is_up():
@@ -101,6 +110,12 @@ class Iptables:
             for family in plan.families
             if refusals[family.version]
         ]
+
+    def close(self) -> bool:
+        found = [program for program in iptables.PROGRAMS.values() if _jumps(program, "raw")]
+        for program in found:
+            _must(f"{program}-restore", "-w", "5", "--noflush", text=iptables.CLOSING)
+        return bool(found)
 
     def down(self) -> bool:
         found = False

@@ -9,6 +9,9 @@ asked nothing.
 Conntrack decides on NAT at a flow's first packet only. So queries that are redirected have a conntrack zone of their own, and
 whether they are is decided for each packet: a client that keeps its socket reaches its old server with the very next one
 when the agent is dead, and no entry of another time or rule is met.
+
+What begins an exchange, a query over UDP or a TCP connection, is marked in a chain of its own. Without its rules nothing new comes
+to the agent, and what is under way ends there in order: answers are still translated back.
 """
 
 from collections.abc import Iterator
@@ -17,7 +20,7 @@ from meshdns.defaults import INTERCEPT_ALIVE, INTERCEPT_TABLE, INTERCEPT_ZONE
 from meshdns.host.redirect import LINK_LOCAL, Family, Plan
 
 _TABLE = f"inet {INTERCEPT_TABLE}"
-_DNS = "meta l4proto { tcp, udp } th dport 53"
+_OPENS = "tcp flags & (fin | syn | rst | ack)"  # of the packet that opens a connection only `syn` is set
 # Where the destination port stands in the packet that an ICMP error quotes, in bits from the ICMP header: behind that (8
 # octets) and the IP header, the second field of UDP.
 _QUOTED_PORT = {4: (8 + 20 + 2) * 8, 6: (8 + 40 + 2) * 8}
@@ -27,6 +30,7 @@ _IP = {4: "ip", 6: "ip6"}
 _ADDRESS = {4: "ipv4_addr", 6: "ipv6_addr"}
 
 REMOVAL = f"add table {_TABLE}\ndelete table {_TABLE}\n"
+CLOSING = f"flush chain {_TABLE} begin\n"  # before that, for a while: from here on nothing new is redirected
 
 
 def ruleset(plan: Plan) -> str:
@@ -49,11 +53,16 @@ def _lines(plan: Plan) -> Iterator[str]:
     ):
         yield f"add chain {_TABLE} {chain} {{ {hook}; policy accept; }}"
         yield f"flush chain {_TABLE} {chain}"
+    yield f"add chain {_TABLE} begin"
+    yield f"flush chain {_TABLE} begin"
     for family in plan.families:
         if family.servers:
             yield f"add element {_TABLE} servers{family.version} {{ {', '.join(family.servers)} }}"
     for rule in _choose(plan):
         yield f"add rule {_TABLE} choose {rule}"
+    for family in plan.families:
+        for what in ("udp dport 53", f"tcp dport 53 {_OPENS} == syn"):
+            yield f"add rule {_TABLE} begin {_redirected(family, what)}"
     for family in plan.families:
         for rule in _translate(family):
             yield f"add rule {_TABLE} translate {rule}"
@@ -75,9 +84,15 @@ def _choose(plan: Plan) -> Iterator[str]:
             yield f"{ip} {direction.format(host, 'meta l4proto { tcp, udp }', port)} ct zone set {INTERCEPT_ZONE} accept"
     yield f"meta skuid {{ {', '.join(map(str, plan.exempt))} }} accept"
     for family in plan.families:
-        anybody = {4: "meta nfproto ipv4", 6: f"ip6 daddr != {LINK_LOCAL}"}[family.version]
-        to = anybody if family.servers is None else f"{_IP[family.version]} daddr @servers{family.version}"
-        yield f"{to} {_DNS} meta nfproto @alive ct zone set {INTERCEPT_ZONE}"
+        yield _redirected(family, f"tcp dport 53 {_OPENS} != syn")
+    yield "jump begin"
+
+
+def _redirected(family: Family, what: str) -> str:
+    """These packets of its queries, while the agent answers."""
+    anybody = {4: "meta nfproto ipv4", 6: f"ip6 daddr != {LINK_LOCAL}"}[family.version]
+    to = anybody if family.servers is None else f"{_IP[family.version]} daddr @servers{family.version}"
+    return f"{to} {what} meta nfproto @alive ct zone set {INTERCEPT_ZONE}"
 
 
 def _translate(family: Family) -> Iterator[str]:
@@ -86,4 +101,4 @@ def _translate(family: Family) -> Iterator[str]:
     target = f"dnat {ip} to {family.agent}"
     yield f"{here} udp dport 53 {target}"
     # A connection to the old server that was there before the redirect ends as it began.
-    yield f"{here} tcp dport 53 tcp flags & (fin | syn | rst | ack) == syn {target}"
+    yield f"{here} tcp dport 53 {_OPENS} == syn {target}"

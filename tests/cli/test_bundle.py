@@ -384,6 +384,47 @@ class InstallTests(BundleTests):
         self.assertIn("nothing was installed, and all is as it was: File too large", done.stderr)
         self.assertEqual(before, self.tree())
 
+    def test_disk_of_its_own(self) -> None:
+        """A real disk of so many pages, of which two hold what the machine has: full before the first of three files, after one,
+        after two; and at an upgrade, which needs room for all three again."""
+        if os.geteuid():
+            self.skipTest("disks are mounted by root only")
+        self.created()
+        for pages, code in ((2, 1), (3, 1), (4, 1), (5, 0)):
+            done, files = self.install_on_disk(pages)
+            self.assertEqual((code, 5 if not code else 2), (done.returncode, len(files)), (pages, done.stderr))
+            if code:
+                self.assertIn("all is as it was: No space left on device", done.stderr)
+                self.assertIn("make room on the disk, then install again", done.stderr)
+                self.assertNotIn("Traceback", done.stderr)
+        for pages, code in ((5, 1), (7, 1), (8, 0)):
+            done, files = self.install_on_disk(pages, twice=True)
+            self.assertEqual((code, 5), (done.returncode, len(files)), (pages, done.stderr))
+            self.assertEqual([bool(code)] * 3, [files[f"/{each}"] == "first" for each in PLACES])
+
+    def install_on_disk(
+        self, pages: int, *, twice: bool = False
+    ) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
+        """An install there, and how each file begins that is there afterwards. `twice`: over what an earlier one left, whose
+        files all begin with "first"."""
+        passwd = self.folder / "passwd"
+        passwd.write_text((self.machine / "etc/passwd").read_text())
+        script = """
+            mount -t tmpfs -o size="$1" none "$0"
+            mkdir -p "$0/etc/meshdns" "$0/var/lib/meshdns"
+            cp "$2" "$0/etc/passwd"; echo vm1 >"$0/etc/hostname"
+            for each in $3; do echo first >"$0/$each"; done
+            shift 3
+            "$@"; code=$?
+            find "$0" -type f -exec sh -c 'echo "$1 $(head -c 5 "$1")"' sh {} ';'; exit $code"""
+        meshdns = [sys.executable, "-c", "import sys; from meshdns.cli import main; sys.exit(main())"]
+        command = [*meshdns, "bundle", "install", str(self.file), "--root", str(self.machine)]
+        words = [str(self.machine), str(pages * resource.getpagesize()), str(passwd), " ".join(PLACES) if twice else ""]
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script, *words, *command], capture_output=True, text=True, timeout=60
+        )
+        return done, dict(re.findall(rf"(?m)^{self.machine}(\S+) (.*)$", done.stdout))
+
     def test_disk_full_at_first(self) -> None:
         """And where nothing was, nothing is, not even a directory."""
         more = self.folder / "more.yaml"

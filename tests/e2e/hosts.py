@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 from unittest import SkipTest
 
 from tests.e2e.stage import Place, Stage, end, until
@@ -29,6 +30,17 @@ _FILES = {
 }
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Wired(Protocol):
+    """What a cable can be put into."""
+
+    @property
+    def process(self) -> int:
+        """One that lives in its network."""
+
+
+End = tuple[Wired, *tuple[str, ...]]  # of a cable, with the addresses there
 
 
 class Host:
@@ -59,15 +71,13 @@ class Host:
         """What a program prints there; one that fails fails the test."""
         return self._stage.said_by([*self.place.prefix, *command])
 
-    def join(self, other: "Host", own: Sequence[str], others: Sequence[str], name: str = "cable") -> None:
-        """A cable between two hosts, with addresses at its ends; `name` is that of its interface here."""
-        first, second = (host._holder.pid for host in (self, other))
-        self._stage.said_by(["ip", "link", "add", name, "netns", f"{first}", "type", "veth", "peer", "name", "cable",
-                             "netns", f"{second}"])  # fmt: skip
-        for host, device, addresses in ((self, name, own), (other, "cable", others)):
-            for address in addresses:
-                host.said_by("ip", "address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
-            host.said_by("ip", "link", "set", device, "up")
+    @property
+    def process(self) -> int:
+        return self._holder.pid
+
+    def join(self, other: Wired, own: Sequence[str], others: Sequence[str], name: str = "cable") -> None:
+        """A cable to another one, with addresses at its ends; `name` is that of its interface here."""
+        connect(self._stage, (self, *own), (other, *others), name)
 
     def _make_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A socket in this host's network; it may be used from anywhere."""
@@ -88,6 +98,21 @@ class Host:
         assert self._holder.stdin
         self._holder.stdin.close()
         end(self._holder)
+
+
+def connect(
+    stage: Stage, first: tuple[Wired, *tuple[str, ...]], second: tuple[Wired, *tuple[str, ...]], name: str = "cable"
+) -> None:
+    """A cable between two, each with the addresses that it has at its end; `name` is that of the first one's interface."""
+    ends = ((name, *first), ("cable", *second))
+    link = ["ip", "link", "add", name, "netns", f"{first[0].process}", "type", "veth"]
+    stage.said_by([*link, "peer", "name", "cable", "netns", f"{second[0].process}"])
+    for device, host, *addresses in ends:
+        ip = ["nsenter", f"--net=/proc/{host.process}/ns/net", "ip"]
+        for address in addresses:
+            words = ["address", "add", address, "dev", device, *(["nodad"] if ":" in address else [])]
+            stage.said_by([*ip, *words])
+        stage.said_by([*ip, "link", "set", device, "up"])
 
 
 def _script(etc: Path, resolv_conf: str) -> str:

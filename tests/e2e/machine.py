@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from unittest import SkipTest
 
 from tests.e2e.stage import PATIENCE, Stage, until
 
+UNPACKED = Path("/usr/local/lib/meshdns-tests")  # of packages whose services must not run here: .ci/run puts them there
 SERVER = "10.99.0.53"  # where its resolv.conf points
-_NEEDED = ("unshare", "nsenter", "mount", "ip", "chroot")
+_NEEDED = ("unshare", "nsenter", "mount", "ip", "chroot", "setpriv")
 _SYSTEMD = Path("/lib/systemd/systemd")
 # Units that have no sense in there.
 _MASKED = """\
@@ -24,14 +26,31 @@ getty.target systemd-logind.service systemd-networkd.service systemd-resolved.se
 sys-kernel-debug.mount sys-kernel-tracing.mount systemd-timesyncd.service systemd-firstboot.service systemd-binfmt.service
 remote-fs.target systemd-journal-flush.service systemd-update-utmp.service apparmor.service
 """
-_BOOT = """\
+_BUILD = """\
 set -e
-memory=$1 name=$2 server=$3
+memory=$1 name=$2 server=$3 boot=$4
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$memory"
 mkdir "$memory/up" "$memory/work" "$memory/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$memory/up,workdir=$memory/work" "$memory/root"
 root=$memory/root
+rm -rf "$root"/etc/systemd/system/*.wants "$root/etc/fstab" "$root/etc/resolv.conf" "$root/etc/meshdns" "$root/var/lib/meshdns"
+rm -f "$root/usr/sbin/policy-rc.d"
+echo "$name" >"$root/etc/hostname"
+echo "nameserver $server" >"$root/etc/resolv.conf"
+ln -s /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+shift 4
+for unit; do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
+spaces="--mount --pid --fork --kill-child=KILL --net --uts --ipc --cgroup"
+status=129  # killed by the signal that stands for a reboot of process 1
+while [ $status = 129 ]; do
+    status=0
+    setpriv --pdeathsig KILL unshare $spaces bash -c "$boot" boot "$root" "$name" "$server" || status=$?
+done
+"""
+_BOOT = """\
+set -e
+root=$1 name=$2 server=$3
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 mount -t tmpfs tmpfs "$root/run"
@@ -53,16 +72,10 @@ if [ -d /sys/fs/cgroup/systemd ]; then
 else
     mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 fi
+mount -o remount,bind,ro "$root/sys"  # by this systemd and NetworkManager know that no udev runs
 hostname "$name"
 ip link set lo up
 ip address add "$server/32" dev lo
-rm -rf "$root"/etc/systemd/system/*.wants "$root/etc/fstab" "$root/etc/resolv.conf" "$root/etc/meshdns" "$root/var/lib/meshdns"
-rm -f "$root/usr/sbin/policy-rc.d"
-echo "$name" >"$root/etc/hostname"
-echo "nameserver $server" >"$root/etc/resolv.conf"
-ln -s /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
-shift 3
-for unit; do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
 cd "$root"
 exec env -i container=meshdns-test PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" /lib/systemd/systemd --show-status=no
 """
@@ -73,18 +86,28 @@ class Machine:
 
     def __init__(self, stage: Stage, name: str = "vm1") -> None:
         self._stage = stage
-        self.log = stage.folder / "machine.log"
+        self.log = stage.folder / f"{name}.log"
         self._groups = _make_groups(f"meshdns-e2e-{token_hex(4)}")
         stage.addCleanup(_remove_groups, self._groups)
-        memory = stage.folder / "machine"
+        memory = stage.folder / f"{name}.disk"
         memory.mkdir()
         entering = "".join(f"echo $$ >'{each}/cgroup.procs'; " for each in self._groups)
-        spaces = "exec unshare --mount --pid --fork --kill-child=KILL --net --uts --ipc --cgroup bash -c"
-        words = ["bash", "-c", f'{entering}{spaces} "$0" boot "$@"', _BOOT, memory, name, SERVER, *_MASKED.split()]
+        building = f'{entering}exec unshare --mount bash -c "$0" build "$@"'
+        words = ["bash", "-c", building, _BUILD, memory, name, SERVER, _BOOT, *_MASKED.split()]
         self._holder = stage.start(words, self.log)
         stage.addCleanup(self.end)
-        self._one = int(until("process 1", self._find_one, self._holder, self.log))
+        self._await_boot()
+
+    def _await_boot(self) -> None:
+        self.process = int(until("process 1", self._find_one, self._holder, self.log))
         self.until("the end of boot", lambda: self.run("systemctl", "is-system-running").stdout.strip() == "running")
+
+    def reboot(self) -> None:
+        """Shut down in order, and boot again; the files stay, but for those of /run and /tmp. Returns at the end of boot."""
+        before = Path(f"/proc/{self.process}")
+        self.run("systemctl", "reboot")
+        until("the shutdown", lambda: not before.exists(), self._holder, self.log)
+        self._await_boot()
 
     def run(self, *words: str | Path, wait: float = PATIENCE, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run a program there -> its exit status and what it said."""
@@ -103,7 +126,7 @@ class Machine:
         return [
             "nsenter",
             "-t",
-            str(self._one),
+            str(self.process),
             "-a",
             "-r",
             "-w",
@@ -124,7 +147,15 @@ class Machine:
 
     def path(self, place: str) -> Path:
         """One of its files, as it is seen from here."""
-        return Path(f"/proc/{self._one}/root", place.lstrip("/"))
+        return Path(f"/proc/{self.process}/root", place.lstrip("/"))
+
+    def bring(self, *packages: str) -> None:
+        """Files of packages that were unpacked, as if they had been installed there; the test is skipped if they were not."""
+        for package in packages:
+            if not (UNPACKED / package).is_dir():
+                raise SkipTest(f"not unpacked: {package} (.ci/run does it)")
+            copy = 'tar -C "$0" -c . | tar -C "$1" -x --keep-directory-symlink'
+            self._stage.said_by(["sh", "-c", copy, UNPACKED / package, self.path("/")])
 
     def until(self, what: str, look: Any) -> Any:
         try:
@@ -138,21 +169,26 @@ class Machine:
 
     def end(self) -> None:
         if self._holder.poll() is None:
-            os.kill(self._one, signal.SIGKILL)
+            os.kill(self.process, signal.SIGKILL)
         self._holder.wait(PATIENCE)
 
     def _find_one(self) -> str:
         """systemd, once it is what the shell has become."""
         try:
-            child = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children").read_text().split()
-            is_up = child and "systemd" in Path(f"/proc/{child[0]}/cmdline").read_text()
-            return child[0] if is_up and self._answers(child[0]) else ""
-        except OSError:
+            (spaces,) = _children(self._holder.pid)
+            (one,) = _children(spaces)
+            is_up = "systemd" in Path(f"/proc/{one}/cmdline").read_text()
+            return one if is_up and self._answers(one) else ""
+        except (OSError, ValueError):
             return ""
 
     def _answers(self, one: str) -> bool:
         asked = ["nsenter", "-t", one, "-a", "-r", "-w", "systemctl", "is-system-running"]
         return bool(subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.strip())
+
+
+def _children(process: int | str) -> list[str]:
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
 
 
 def _make_groups(name: str) -> list[Path]:

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from time import monotonic
 
-from meshdns.defaults import HOLD_TURN, INTERCEPT_ALIVE
+import dns.message
+
+from meshdns.defaults import HOLD_TURN, INTERCEPT_ALIVE, INTERCEPT_DRAIN
 from tests.e2e.agent import SERVICE, SERVICE_ADDRESS
-from tests.e2e.stage import until
+from tests.e2e.stage import ROOT, Command, framed, read_frame, until
 from tests.e2e.test_clients import CLIENTS, needs, read
 from tests.e2e.vm import (
     AGENT_UID,
@@ -27,6 +29,7 @@ from tests.e2e.vm import (
     Vm,
 )
 
+GUIDE = (ROOT / "docs/vm.md").read_text()
 BACK = 2.0  # seconds within which applications have their old servers again, whatever has happened
 
 
@@ -207,6 +210,64 @@ class ClientTests(Vm):
         return not self.vm.run(*command).returncode
 
 
+class EveryClientTests(Vm):
+    """Every client before, during and after bad days: the world is always found, the mesh whenever the agent is there."""
+
+    def build_clients(self) -> None:
+        """Commands, with the name to come last."""
+        needs("musl-gcc", "chroot", "node", "curl", "dig")
+        root = self.folder / "root"
+        (root / "etc").mkdir(parents=True)
+        (root / "etc" / "resolv.conf").write_text(RESOLV_CONF)
+        self.said_by(["musl-gcc", "-static", "-O1", "-o", root / "lookup", CLIENTS / "lookup.c"])
+        curl = "curl --silent --verbose --ipv4 --connect-timeout 1 --noproxy * --output /dev/null"
+        self.clients: dict[str, Command] = {
+            "getent": ("getent", "ahostsv4"),
+            "curl": curl.split(),
+            "Python": (sys.executable, CLIENTS / "lookup.py"),
+            "Node": ("node", CLIENTS / "lookup.js", "resolve"),
+            "dig": ("dig", "+short", f"@{SERVER}"),
+            "dig over TCP": ("dig", "+short", "+tcp", f"@{SERVER}"),
+            "dig over TCP and IPv6": ("dig", "+short", "+tcp", f"@{SERVER6}"),
+            "static program of musl's in a chroot": ("chroot", root, "/lookup"),
+        }
+
+    def found(self, name: str, address: str) -> list[str]:
+        """The clients that find it."""
+        said = {client: self.vm.run(*command, name) for client, command in self.clients.items()}
+        return [client for client, done in said.items() if address in done.stdout + done.stderr]
+
+    def check(self, *, mesh: bool) -> None:
+        self.assertEqual(list(self.clients), self.found(PUBLIC, PUBLIC_ADDRESS))
+        self.assertEqual(list(self.clients) if mesh else [], self.found(SERVICE, SERVICE_ADDRESS))
+
+    def test_days(self) -> None:
+        self.build_clients()
+        self.start_agent()
+        self.check(mesh=False)
+        self.up()
+        self.check(mesh=True)
+        self.agent.process.kill()
+        self.agent.process.wait()
+        self.check(mesh=False)
+        self.restart_agent()
+        self.await_agent()
+        self.await_agent(server=SERVER6)
+        self.check(mesh=True)
+        self.agent.process.send_signal(signal.SIGSTOP)
+        self.await_who("unbound", BACK, wait=0.1)
+        self.await_who("unbound", BACK, wait=0.1, server=SERVER6)
+        self.check(mesh=False)
+        self.agent.process.send_signal(signal.SIGCONT)
+        self.await_agent()
+        self.await_agent(server=SERVER6)
+        (self.vm.etc / "resolv.conf").write_text(RESOLV_CONF.replace("ndots:5", "ndots:1"))
+        self.up()
+        self.check(mesh=True)
+        self.intercept("down")
+        self.check(mesh=False)
+
+
 class BadDayTests(Vm):
     """Whatever becomes of the agent, applications reach their old servers within two seconds, and the agent when it is back:
     over new sockets, and over those they have kept."""
@@ -306,12 +367,43 @@ class BadDayTests(Vm):
         self.await_agent()
         self.assertTrue(self.finds_mesh())
 
+    def test_down_while_a_query_is_under_way(self) -> None:
+        """`down` sends nothing new to the agent, and the rules stay until what came before has its answer: none is lost."""
+        asking, connection = self.connected(), self.connected(socket.SOCK_STREAM)
+        self.assertTrue(self.finds_mesh(over=connection, tcp=True))
+        self.agent.process.send_signal(signal.SIGSTOP)
+        query = dns.message.make_query(SERVICE, "A").to_wire()
+        asking.send(query)
+        connection.sendall(framed(query))
+        self.assertNotEqual("", self.beginnings())
+        downing = self.begin("down")
+        until("its first step", lambda: not self.beginnings(), downing, self.agent.log)
+        self.assertRaises(subprocess.TimeoutExpired, downing.wait, INTERCEPT_DRAIN / 3)  # an answer may take so long
+        self.agent.process.send_signal(signal.SIGCONT)
+        asking.settimeout(BACK)
+        connection.settimeout(BACK)
+        for answer in (asking.recv(4096), read_frame(connection)):
+            self.assertIn(socket.inet_aton(SERVICE_ADDRESS), answer)
+        self.assertEqual("unbound", self.who())
+        self.assertEqual(0, downing.wait(BACK))
+
+    def beginnings(self) -> str:
+        """The rules that send something new to the agent."""
+        if "nftables" in self.words:
+            chain = self.vm.run("nft", "list", "chain", "inet", "meshdns", "begin").stdout
+            return "\n".join(line for line in chain.splitlines() if "zone set" in line)
+        rules = self.vm.said_by("iptables-save", "-t", "raw")
+        return "\n".join(line for line in rules.splitlines() if line.startswith("-A MESHDNS-BEGIN"))
+
+    def begin(self, action: str, *words: str) -> subprocess.Popen[bytes]:
+        """`meshdns intercept` with this action runs from now on."""
+        python = [*self.vm.place.prefix, sys.executable, "-c", MESHDNS]
+        return self.start([*python, "intercept", action, *words, "--config", self.agent.config], self.folder / "log")
+
     def test_upgrade_of_the_rules(self) -> None:
         """`up` over what is up: no query goes astray meanwhile."""
         kept = self.connected()
-        upping = self.start([*self.vm.place.prefix, sys.executable, "-c",
-                             MESHDNS, "intercept", "up", *self.words,
-                             "--uid", str(AGENT_UID), "--config", self.agent.config], self.folder / "up.log")  # fmt: skip
+        upping = self.begin("up", *map(str, self.words), "--uid", str(AGENT_UID))
         asked = 0
         while upping.poll() is None:
             self.assertEqual(("meshdns", "meshdns"), (self.who(over=kept), self.who()))
@@ -525,6 +617,14 @@ class CommandTests(Vm):
         self.assertIn(f"a query to [{SERVER6}]:53 over TCP is answered by the agent", text.stdout)
         self.assertTrue(text.stdout.endswith("It works.\n"), text.stdout)
 
+    def test_verify_as_shown(self) -> None:
+        """docs/vm.md shows what `verify` says on this very machine."""
+        self.up()
+        shown = GUIDE.partition("    $ sudo meshdns intercept verify\n")[2].partition("\n\n")[0]
+        self.assertEqual([line[4:] for line in shown.splitlines()], self.intercept("verify").stdout.splitlines())
+        shown = GUIDE.partition("    $ sudo meshdns intercept up\n")[2].partition("\n")[0]
+        self.assertEqual(shown.strip().replace("for meshdns", f"for user {AGENT_UID}"), self.up().strip())
+
     def test_verify_agent_down(self) -> None:
         self.up()
         self.agent.stop()
@@ -602,7 +702,7 @@ class IptablesBadDayTests(BadDayTests):
     programs = (*Vm.programs, "iptables", "ip6tables")
 
 
-class LegacyTests(Vm):
+class LegacyVm(Vm):
     """A machine without nft, with the iptables of old."""
 
     words = ()
@@ -621,9 +721,15 @@ class LegacyTests(Vm):
         nft = shutil.which("nft", path=f"{self.path}:/usr/sbin")
         assert nft
         self.vm.said_by("mount", "--bind", "/dev/null", nft)
-        self.start_agent(status="127.0.0.1:15054")
 
+
+class LegacyEveryClientTests(LegacyVm, EveryClientTests):
+    """Every client there."""
+
+
+class LegacyTests(LegacyVm):
     def test_up_and_down(self) -> None:
+        self.start_agent(status="127.0.0.1:15054")
         before = self.rules()
         self.assertIn("iptables is used, since nft is not installed", self.up())
         for server in (SERVER, SERVER6):

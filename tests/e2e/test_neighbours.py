@@ -10,10 +10,11 @@ from unittest import SkipTest
 
 from tests.e2e.agent import SEARCH, SERVICE, SERVICE_ADDRESS
 from tests.e2e.hosts import Host
+from tests.e2e.machine import UNPACKED
 from tests.e2e.stage import WAIT, until
 from tests.e2e.vm import PUBLIC, PUBLIC_ADDRESS, SERVER, SERVER6, Vm
 
-RESOLVED = ("/lib/systemd/systemd-resolved", "/usr/local/lib/meshdns-tests/lib/systemd/systemd-resolved")
+RESOLVED = ("/lib/systemd/systemd-resolved", f"{UNPACKED}/systemd-resolved/lib/systemd/systemd-resolved")
 STUB = "127.0.0.53"
 _VARLINK = """\
 import json, socket, sys
@@ -106,7 +107,8 @@ class DnsmasqTests(Vm):
 
 
 class EngineTests(Vm):
-    """A container engine's DNS on the bridge, asked by a container, and asking whom resolv.conf names."""
+    """A container engine's DNS on the bridge, as LXD and libvirt have it, asked by a container, and asking whom resolv.conf names;
+    Docker itself is in `test_docker`."""
 
     def test_container(self) -> None:
         """The engine is an application like others, so its containers find the mesh; what a container itself sends to a server

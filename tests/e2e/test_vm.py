@@ -1,136 +1,21 @@
 """A virtual machine joins the mesh: package, bundle, real systemd; an application resolves, and removal restores everything."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import sleep, time
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshdns import certificates
-from tests.e2e.machine import SERVER, Machine, why_not
-from tests.e2e.stage import PATIENCE, ROOT, Stage
-from tests.pki import Authority
-
-SERVICE, ADDRESS = "productpage.ns1.svc.cluster.local", "10.4.0.5"
-PUBLIC, PUBLIC_ADDRESS = "www.example.com", "192.0.2.80"
-CLIENT = Path(__file__).with_name("clients") / "steady.py"
-SCRATCH = (".git", ".venv", "_trial_temp*", "build", "dist", "*.egg-info", "__pycache__", "dropin.cache", ".*_cache")
-
-
-@cache
-def workplace() -> TemporaryDirectory[str]:
-    return TemporaryDirectory(prefix="meshdns-deb-")
-
-
-@cache
-def package() -> Path:
-    """The package, by the one command, from a copy so that nothing is left in the checkout."""
-    source = Path(workplace().name, "source")
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*SCRATCH))
-    done = subprocess.run(
-        ["make", "deb"], cwd=source, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
-    )
-    if done.returncode:
-        raise AssertionError(f"make deb failed:\n{done.stdout}{done.stderr}")
-    (built,) = (source / "dist").glob("*.deb")
-    return built
-
-
-class MachineTests(Stage):
-    """A machine "vm1" with the package, a control plane on it, and a resolver that it had before."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        if reason := why_not():
-            self.skipTest(reason)
-        self.vm = Machine(self)
-
-    def install_package(self) -> None:
-        shutil.copy(package(), self.vm.path("/root/meshdns.deb"))
-        self.vm.do("dpkg", "--install", "/root/meshdns.deb", wait=120)
-
-    def start_resolver(self) -> None:
-        """What the machine had before: it knows one public name, and nothing of the mesh."""
-        words = (
-            f"--no-daemon --no-resolv --no-hosts --listen-address={SERVER} --bind-interfaces --pid-file= --user=root"
-        )
-        entry = f"--host-record={PUBLIC},{PUBLIC_ADDRESS}"
-        self.vm.do("systemd-run", "--quiet", "--unit=resolver", "dnsmasq", *words.split(), "--local=/local/", entry)
-        self.vm.until("the resolver", lambda: self.resolved(PUBLIC))
-
-    def start_control(self, **tls: str) -> None:
-        """A control plane of its own unit, with the sample mesh."""
-        shutil.copytree(ROOT / "meshdns/samples/mesh", self.vm.path("/etc/meshdns"), dirs_exist_ok=True)
-        folder = self.folder / "pki"
-        folder.mkdir()
-        root = Authority(folder, "root")
-        root.issue("server", "127.0.0.1")
-        (folder / "root.key").write_bytes(_pem(root.key))
-        for each in folder.iterdir():
-            shutil.copy(each, self.vm.path("/etc/meshdns"))
-            os.chmod(self.vm.path(f"/etc/meshdns/{each.name}"), 0o644)
-        self.vm.path("/etc/meshdns/control.yaml").write_text(
-            "tls: {certificate: server.pem, key: server.key, client_ca: root.pem, client_ca_key: root.key}\n"
-            "clusters: [{name: east, network: east-net, manifests: east/}, {name: west, network: west-net, manifests: west/}]\n"
-            'listen: ["127.0.0.1:15012"]\n'
-        )
-        self.vm.do("systemctl", "start", "meshdns-control.service")
-
-    def make_bundle(self, *words: str, host: str = "vm1") -> str:
-        """Its digest; the file is /root/vm1.bundle."""
-        common = "--namespace ns1 --cluster east --control-plane https://127.0.0.1:15012 --output /root/vm1.bundle"
-        said = self.vm.do("meshdns", "bundle", "create", host, *common.split(), *words)
-        return re.findall(r"(?m)^[0-9a-f]{64}$", said)[0]
-
-    def install_bundle(self, *words: str) -> str:
-        return self.vm.do("meshdns", "bundle", "install", "/root/vm1.bundle", *words, wait=120)
-
-    def join(self) -> None:
-        """All of it."""
-        self.start_resolver()
-        self.install_package()
-        self.start_control()
-        self.make_bundle()
-        self.assertIn("All is well", self.install_bundle())
-
-    def ask_steadily(self, name: str, address: str, during: Callable[[], object]) -> dict[str, Any]:
-        """What a client that asks every 10 ms, a second longer than something lasts, gets: see clients/steady.py."""
-        self.vm.path("/root/steady.py").write_text(CLIENT.read_text())
-        end = self.vm.path("/tmp/steady.end")
-        client = subprocess.Popen(
-            self.vm.command("python3", "/root/steady.py", SERVER, name, address, "/tmp/steady.end"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            self.assertIsNotNone(client.stdout and client.stdout.readline())
-            during()
-            sleep(1)
-        finally:
-            end.touch()
-            said, _ = client.communicate(timeout=PATIENCE)
-            end.unlink()
-        found: dict[str, Any] = json.loads(said)
-        print(f"\n    {self.id().rpartition('.')[2]}: {said.strip()}")
-        self.assertGreater(found["sent"], 100)
-        return found
-
-    def rules(self) -> str:
-        return self.vm.do("nft", "list", "ruleset")
-
-    def resolved(self, name: str) -> str:
-        """What an unmodified application finds."""
-        done = self.vm.run("getent", "ahostsv4", name)
-        return done.stdout.split()[0] if done.stdout else ""
+from tests.e2e.hosts import connect
+from tests.e2e.joining import ADDRESS, CLIENT, GUIDE, PUBLIC, PUBLIC_ADDRESS, SERVICE, MachineTests, package
+from tests.e2e.machine import SERVER, Machine
+from tests.e2e.stage import ROOT
 
 
 class PackageTests(MachineTests):
@@ -190,6 +75,35 @@ class PackageTests(MachineTests):
         self.check_gone(before)
         self.assertEqual([], list(self.vm.path("/etc/rc2.d").glob("S*meshdns")))
 
+    def test_disk_full(self) -> None:
+        """A real disk below /opt: too small, dpkg says so and nothing is there; full at an upgrade, the old version goes on."""
+        self.start_resolver()
+        before = self.rules()
+        self.vm.do("mkdir", "-p", "/opt")
+        self.vm.do("mount", "-t", "tmpfs", "-o", "size=8m", "none", "/opt")
+        shutil.copy(package(), self.vm.path("/root/meshdns.deb"))
+        install = ("dpkg", "--install", "/root/meshdns.deb")
+        self.refuses_for_room(*install)
+        self.assertEqual([], list(self.vm.path("/opt").glob("*")))
+        self.assertEqual((before, PUBLIC_ADDRESS), (self.rules(), self.resolved(PUBLIC)))
+        self.vm.do("mount", "-o", "remount,size=300m", "/opt")
+        self.join_mesh()
+        pid = self.vm.show("meshdns", "MainPID")
+        room = self.vm.do("df", "--output=avail", "--block-size=1M", "/opt").split()[1]
+        self.vm.do("dd", "if=/dev/zero", "of=/opt/full", "bs=1M", f"count={int(room) - 8}", "status=none")
+        self.refuses_for_room(*install)
+        self.assertEqual(pid, self.vm.show("meshdns", "MainPID"))
+        self.assertEqual((ADDRESS, PUBLIC_ADDRESS), (self.resolved(SERVICE), self.resolved(PUBLIC)))
+        self.vm.do("systemctl", "restart", "meshdns")
+        self.vm.do("rm", "/opt/full")
+        self.vm.do(*install, wait=120)
+        self.vm.do("meshdns", "intercept", "verify")
+
+    def refuses_for_room(self, *command: str) -> None:
+        done = self.vm.run(*command, wait=120)
+        self.assertEqual(1, done.returncode)
+        self.assertIn("No space left on device", done.stdout)
+
     def script(self, action: str) -> "subprocess.CompletedProcess[str]":
         return self.vm.run("/etc/init.d/meshdns", action)
 
@@ -230,40 +144,47 @@ class PackageTests(MachineTests):
         self.assertEqual("", self.vm.run("pgrep", "-f", "twistd").stdout)
 
 
-GUIDE = (ROOT / "docs/vm.md").read_text()
-
-
 class GuideTests(MachineTests):
-    """docs/vm.md, word by word: both of its machines are this one."""
+    """docs/vm.md, word by word, on two machines: each command as it stands there, where it stands there."""
 
     def setUp(self) -> None:
         super().setUp()
         self.start_resolver()
-        self.vm.do("ip", "address", "add", "10.0.0.1/32", "dev", "lo")
-        shutil.copy(package(), self.vm.path("/root"))
-        shutil.copytree(ROOT / "meshdns/samples/mesh", self.vm.path("/etc/meshdns"))
-        (yaml,) = re.findall(r"(?s)```yaml\n(.*?)```", GUIDE)
-        self.vm.path("/etc/meshdns/control.yaml").write_text(yaml)
-        self.folder_there = "/root"
+        control = Machine(self, "control")
+        shutil.copytree(ROOT / "meshdns/samples/mesh", control.path("/etc/meshdns"))
+        (yaml,) = re.findall(r"(?s)```yaml\n(tls:.*?)```", GUIDE)
+        control.path("/etc/meshdns/control.yaml").write_text(yaml)
+        shutil.copy(package(), control.path("/root"))
+        connect(self, (control, "10.0.0.1/24"), (self.vm, "10.0.0.2/24"))
+        self.machines = {"control": control, "vm1": self.vm}
+        self.folders = dict.fromkeys(self.machines, "/root")
         self.digest = ""
 
     def follow(self, title: str) -> str:
         """Type every command of a section -> all that was said."""
         section = GUIDE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-        lines = re.findall(r"(?m)^    (?:control|vm1)# (.*)$", section)
+        lines = re.findall(r"(?m)^    (control|vm1)# (.*)$", section)
         self.assertTrue(lines, title)
-        return "".join(map(self.type, lines))
+        return "".join(self.type(*each) for each in lines)
 
-    def type(self, line: str) -> str:
-        if line.startswith("cd "):
-            self.vm.do("sh", "-c", f"cp {self.folder_there}/*.deb {line[3:]}")
-            self.folder_there = line[3:]
+    def type(self, where: str, line: str) -> str:
+        words = line.split()
+        if words[0] == "cd":
+            self.folders[where] = words[1]
             return ""
-        if line.startswith("scp "):  # the same machine
+        if words[0] == "scp":
+            self.copy(where, words[1:-1], *words[-1].split(":"))
             return ""
-        said = self.vm.do("sh", "-c", f"cd {self.folder_there} && {line.replace('DIGEST', self.digest)}", wait=120)
+        command = f"cd {self.folders[where]} && {line.replace('DIGEST', self.digest)}"
+        said = self.machines[where].do("env", "HOME=/root", "sh", "-c", command, wait=120)
         self.digest = (re.findall(r"(?m)^[0-9a-f]{64}$", said) or [self.digest])[0]
         return said
+
+    def copy(self, where: str, files: Sequence[str], other: str, folder: str) -> None:
+        """As scp does."""
+        for each in files:
+            path = each.replace("~", "/root") if each.startswith("~") else f"{self.folders[where]}/{each}"
+            shutil.copy(self.machines[where].path(path), self.machines[other].path(folder or "/root"))
 
     def test_from_nothing(self) -> None:
         said = self.follow("From nothing to a resolving VM")
@@ -274,6 +195,7 @@ class GuideTests(MachineTests):
         said = self.follow("When something is wrong")
         for word in ("10.0.0.1:15012", SERVICE, "It works"):
             self.assertIn(word, said)
+        self.assertEqual("", self.machines["control"].run("pgrep", "-f", "agent.yaml").stdout)
 
 
 class IdentityTests(MachineTests):
@@ -292,6 +214,73 @@ class IdentityTests(MachineTests):
         self.vm.until("another one", lambda: made not in certificates.read_certificates(path.read_bytes()))
         self.assertEqual("600 meshdns", self.vm.do("stat", "-c", "%a %U", "/var/lib/meshdns/identity.pem").strip())
         self.assertIn("is renewed until", self.vm.do("journalctl", "--no-pager", "-u", "meshdns"))
+
+
+_RESOLVER_UNIT = f"""\
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=forking
+ExecStart=dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --listen-address={SERVER} --bind-interfaces --pid-file= \
+    --user=root --local=/local/ --host-record={PUBLIC},{PUBLIC_ADDRESS}
+"""
+_CLIENT_UNIT = """\
+[Unit]
+DefaultDependencies=no
+Requires=resolver.service
+After=resolver.service
+[Service]
+ExecStart=python3 /root/steady.py {words}
+StandardOutput=truncate:/root/{file}
+"""
+
+
+class RebootTests(MachineTests):
+    """Two clients ask from the moment on in which the network is there: one for the world, one for the mesh."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.join()
+        self.vm.path("/root/steady.py").write_text(CLIENT.read_text())
+        units = {"resolver": _RESOLVER_UNIT}
+        for file, name, address in (("world", PUBLIC, PUBLIC_ADDRESS), ("mesh", SERVICE, ADDRESS)):
+            units[file] = _CLIENT_UNIT.format(words=f"{SERVER} {name} {address} /tmp/steady.end", file=file)
+        for name, text in units.items():
+            self.vm.path(f"/etc/systemd/system/{name}.service").write_text(text)
+        self.vm.do("systemctl", "daemon-reload")
+        self.vm.do("systemctl", "add-wants", "sysinit.target", "world.service", "mesh.service")
+
+    def boot(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What both clients got, from the network's coming up until two seconds after the end of boot."""
+        self.vm.reboot()
+        sleep(2)
+        self.vm.path("/tmp/steady.end").touch()
+        self.vm.until("their end", lambda: not self.vm.run("pgrep", "-f", "steady.py").stdout)
+        world, mesh = (
+            json.loads(self.vm.path(f"/root/{file}").read_text().splitlines()[-1]) for file in ("world", "mesh")
+        )
+        print(f"\n    the world: {world}\n    the mesh: {mesh}")
+        self.assertGreater(world["sent"], 100)
+        return world, mesh
+
+    def test_enabled(self) -> None:
+        """Booted with the agent, without its control plane: the world is found from the first query on, the mesh within seconds."""
+        world, mesh = self.boot()
+        self.assertEqual((0, 0), (world["lost"], world["other"]), world)
+        self.assertEqual(0, mesh["lost"], mesh)
+        self.assertLess(mesh["other"], mesh["sent"])
+        self.assertEqual(ADDRESS, self.resolved(SERVICE))
+        self.assertEqual("inactive", self.vm.run("systemctl", "is-active", "meshdns-control").stdout.strip())
+
+    def test_disabled(self) -> None:
+        """Booted without the agent, the machine is as it was before it had one."""
+        self.vm.do("systemctl", "disable", "meshdns")
+        world, mesh = self.boot()
+        self.assertEqual((0, 0), (world["lost"], world["other"]), world)
+        self.assertEqual((0, mesh["sent"]), (mesh["lost"], mesh["other"]), mesh)
+        self.assertNotIn("meshdns", self.rules())
+        self.vm.do("systemctl", "enable", "--now", "meshdns")
+        self.vm.until("the mesh", lambda: self.resolved(SERVICE) == ADDRESS)
 
 
 class BadDayTests(MachineTests):
@@ -334,7 +323,7 @@ class BadDayTests(MachineTests):
         self.vm.until("the mesh", lambda: self.resolved(SERVICE) == ADDRESS)
 
     def test_stopped(self) -> None:
-        """Stopped for good, the redirect goes with it; started, it comes back."""
+        """Stopped for good, the redirect goes before it, and no query is lost; started, it comes back."""
         found = self.ask_steadily(PUBLIC, PUBLIC_ADDRESS, lambda: self.vm.do("systemctl", "stop", "meshdns"))
         self.check_end(found)
         self.assertNotIn("meshdns", self.rules())
@@ -390,10 +379,5 @@ class BadDayTests(MachineTests):
         self.assertLess(found["other"], 150, found)
 
     def check_end(self, found: dict[str, Any]) -> None:
-        """Only what was on its way in the very moment in which the rules went may be lost."""
-        self.assertEqual(0, found["other"], found)
-        self.assertLessEqual(found["lost"], 2, found)
-
-
-def _pem(key: Any) -> bytes:
-    return certificates.key_text(key).encode()
+        """What was on its way when the redirect ended has its answer, too."""
+        self.assertEqual((0, 0), (found["lost"], found["other"]), found)

@@ -22,7 +22,7 @@ import dns.message
 import dns.rcode
 
 from tests.e2e.agent import SEARCH, SERVICE, Agent, command
-from tests.e2e.hosts import Host
+from tests.e2e.hosts import Host, Wired
 from tests.e2e.stage import PATIENCE, WAIT, Command, Place, Stage, framed, read_frame, until
 from tests.e2e.upstreams import Unbound
 
@@ -36,13 +36,25 @@ ZONE = f"@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\nwww 
 _LISTEN = "\n".join(
     f"    interface: {each}@53" for each in (SERVER, SERVER6, OTHER_SERVER, f"{LINK_LOCAL_SERVER}%cable")
 )
-_MORE = f"server:\n{_LISTEN}\n    access-control: 0.0.0.0/0 allow\n    access-control: ::/0 allow\n"
+_MORE = (
+    f"server:\n{_LISTEN}\n    log-queries: yes\n    access-control: 0.0.0.0/0 allow\n    access-control: ::/0 allow\n"
+)
 MESHDNS = "import sys; from meshdns.cli import main; sys.exit(main())"
 # It reads the checkout wherever that lies, and takes port 53; nothing else of root's is left to it.
 _RIGHTS = "-all,+dac_read_search,+net_bind_service"
 _AS_AGENT = ["setpriv", f"--reuid={AGENT_UID}", "--regid=65534", "--clear-groups", f"--inh-caps={_RIGHTS}",
              f"--ambient-caps={_RIGHTS}", "--"]  # fmt: skip
 FEW = 1.0  # seconds for one answer that is sure to come, on a busy machine
+
+
+def plug_in(far: Host, near: Wired, *addresses: str) -> None:
+    """A cable from the host of the old server to a machine that has these addresses."""
+    far.join(near, [f"{SERVER}/24", f"{OTHER_SERVER}/24", f"{SERVER6}/64", f"{LINK_LOCAL_SERVER}/64"], addresses)
+
+
+def start_old_server(stage: Stage, far: Host) -> Unbound:
+    """On a host whose cable is plugged in; its log has each question."""
+    return Unbound.start(stage, "example.com", ZONE, place=far.place, more=_MORE)
 
 
 class Vm(Stage):
@@ -62,10 +74,9 @@ class Vm(Stage):
             raise SkipTest(f"not installed: {', '.join(missing)}")
         self.vm = Host(self, self.resolv_conf, "vm")
         self.far = Host(self, "", "far")
-        far = [f"{SERVER}/24", f"{OTHER_SERVER}/24", f"{SERVER6}/64", f"{LINK_LOCAL_SERVER}/64"]
-        self.vm.join(self.far, ["10.9.0.2/24", "fd00:9::2/64"], far)
+        plug_in(self.far, self.vm, "10.9.0.2/24", "fd00:9::2/64")
         self.vm.said_by("sh", "-ec", "mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/meshdns")
-        self.old = Unbound.start(self, "example.com", ZONE, place=self.far.place, more=_MORE)
+        self.old = start_old_server(self, self.far)
         for server in (SERVER, SERVER6):  # IPv6 takes a moment until both ends of the cable know their addresses
             self.await_who("unbound", server=server)
         self.place = Place([*self.vm.place.prefix, *_AS_AGENT], self.vm.place.make_socket)
@@ -109,7 +120,8 @@ class Vm(Stage):
         """`meshdns intercept hold` runs from now on -> its log."""
         log = self.folder / "hold.log"
         words = ["intercept", "hold", *self.words, "--uid", str(self.uid), "--config", self.agent.config, *more]
-        self.holding = self.start([*self.vm.place.prefix, sys.executable, "-u", "-c", MESHDNS, *words], log)
+        python = ["env", "-u", "PYTHONUNBUFFERED", sys.executable]  # as it runs under systemd
+        self.holding = self.start([*self.vm.place.prefix, *python, "-c", MESHDNS, *words], log)
         until(
             "the redirect",
             lambda: "the agent first" in log.read_text() or "port 53 of" in log.read_text(),

@@ -89,14 +89,15 @@ class NftablesTests(SynchronousTestCase):
         """The agent's answers are seen before its user is let go, and its user is let go before anything is redirected."""
         lines = self.lines()
         spots = [
-            self.position(lines, part) for part in ("update @alive", "meta skuid { 999 } accept", "daddr @servers4")
+            self.position(lines, part)
+            for part in ("update @alive", "meta skuid { 999 } accept", "daddr @servers4", "choose jump begin")
         ]
         self.assertEqual(sorted(spots), spots)
 
     def test_only_while_alive(self) -> None:
         """No rule marks a query without looking into the set, and none translates what is not marked."""
-        marks = [line for line in self.lines() if "dport 53 " in line and " choose " in line]
-        self.assertEqual(2, len(marks))
+        marks = [line for line in self.lines() if "dport 53 " in line and " translate " not in line]
+        self.assertEqual(6, len(marks))
         for line in marks:
             self.assertIn("meta nfproto @alive ct zone set", line)
         for line in self.lines():
@@ -107,7 +108,8 @@ class NftablesTests(SynchronousTestCase):
         lines = self.lines(every=True)
         self.assertFalse([line for line in lines if "daddr @servers" in line])
         for to in ("meta nfproto ipv4", "ip6 daddr != fe80::/10"):
-            self.position(lines, f"choose {to} meta l4proto")
+            self.position(lines, f"begin {to} udp")
+            self.position(lines, f"choose {to} tcp")
 
     def test_one_family(self) -> None:
         """Nothing is said of a family that has no agent."""
@@ -118,7 +120,7 @@ class NftablesTests(SynchronousTestCase):
     def test_again(self) -> None:
         """Everything that is filled is emptied first: a second run ends in the same rules."""
         lines = self.lines()
-        for kind, names in (("set", ("servers4", "servers6")), ("chain", ("choose", "translate"))):
+        for kind, names in (("set", ("servers4", "servers6")), ("chain", ("choose", "begin", "translate"))):
             for name in names:
                 flush = self.position(lines, f"flush {kind} inet meshdns {name}")
                 word = "element" if kind == "set" else "rule"
@@ -143,9 +145,9 @@ class IptablesTests(SynchronousTestCase):
 
     def test_only_while_alive(self) -> None:
         for version, servers in ((4, 2), (6, 2)):
-            for lines in self.tables(version).values():
+            for table, lines in self.tables(version).items():
                 asked = [line for line in lines if "--dport 53 " in line]
-                self.assertEqual(2 * servers, len(asked))
+                self.assertEqual((3 if table == "raw" else 2) * servers, len(asked))
                 for line in asked:
                     self.assertIn("--rcheck --seconds 1", line)
 
@@ -153,13 +155,17 @@ class IptablesTests(SynchronousTestCase):
         """Only where there is none yet."""
         self.assertFalse([line for line in self.tables()["nat"] if line.startswith("-I")])
         self.assertIn("-I OUTPUT -j MESHDNS", self.tables(jumps=("nat",))["nat"])
-        self.assertEqual("*raw\n-D OUTPUT -j MESHDNS\n-F MESHDNS\n-X MESHDNS\nCOMMIT\n", iptables.removal(("raw",)))
+        removal = ("*raw", ":MESHDNS - [0:0]", ":MESHDNS-BEGIN - [0:0]", "-D OUTPUT -j MESHDNS", "-X MESHDNS",
+                   "-X MESHDNS-BEGIN", "COMMIT", "")  # fmt: skip
+        self.assertEqual("\n".join(removal), iptables.removal(("raw",)))
 
     def test_every_server(self) -> None:
         for lines in self.tables(every=True).values():
-            self.assertEqual(2, len([line for line in lines if "-p udp --dport 53" in line or "--dport 53 -m" in line]))
+            self.assertEqual(1, len([line for line in lines if " -p udp --dport 53" in line]))
+            self.assertFalse([line for line in lines if "--dport 53" in line and "-d 10." in line])
 
     def test_family_without_an_agent(self) -> None:
         """Its chains are emptied: an agent may have lost its address."""
         for lines in self.tables(6, listen=LISTEN[:1]).values():
-            self.assertEqual([":MESHDNS - [0:0]", "COMMIT"], lines)
+            self.assertFalse([line for line in lines if line.startswith("-")])
+            self.assertIn(":MESHDNS - [0:0]", lines)
