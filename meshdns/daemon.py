@@ -6,9 +6,10 @@ from typing import Any
 
 from twisted.internet import reactor as twisted_reactor
 
+from meshdns.agent.answering import prepare
 from meshdns.agent.config import AgentConfig
 from meshdns.agent.facts import TableSource
-from meshdns.agent.service import AgentService, Options, prepare
+from meshdns.agent.service import AgentService, Options
 from meshdns.net.tls import TrustProblem
 from meshdns.table import Table
 
