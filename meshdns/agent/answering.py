@@ -6,8 +6,9 @@ A configuration and what resolv.conf says enter, and tables. The main process an
 import gc
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from meshdns import defaults
 from meshdns.agent.access import Access
@@ -70,7 +71,7 @@ class Answering:
         self.ledger = Ledger(*self.resolver.packs.stores)
         self._access = Access(config.allow, clock)
         self._short = ShortWay(self.resolver, self.routes.ask_alone, clock)
-        self._others: list[Doors] = []
+        self._others: WeakSet[Doors] = WeakSet()
         self.doors = self._make_doors(take_passed)
         self.doors.tell_queries(config.log.queries)
         self.adoption = Adoption(self.resolver.adopt_in_steps, gc.freeze, reactor)  # what is in a table is no garbage
@@ -111,6 +112,17 @@ class Answering:
             self.lookups.cache.clear()  # a name may be another host's in another network
         self._route()
         self.resolver.move(place(self._config, conf))
+
+    # from the workers
+
+    def stand_in(self, addresses: Iterable[tuple[str, int]], take_passed: TakePassed) -> Doors:
+        """More doors, as of another worker: open at once. Raises twisted's CannotListenError."""
+        doors = self._make_doors(take_passed)
+        doors.listen(addresses)
+        if self._config.log.queries:
+            doors.tell_queries(True)
+        self._others.add(doors)
+        return doors
 
     # Wiring
 

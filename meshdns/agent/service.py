@@ -1,6 +1,7 @@
 """Root: the agent as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
 import os
+import pickle
 import secrets
 import signal
 import sys
@@ -10,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
@@ -18,17 +19,21 @@ from twisted.python import usage
 from meshdns import __version__, defaults, names
 from meshdns.agent.addresses import Addresses, from_upstream
 from meshdns.agent.answering import Answering, servers
+from meshdns.agent.child import Child, Post
 from meshdns.agent.config import AgentConfig, load
+from meshdns.agent.doors import Doors
 from meshdns.agent.facts import TableSource
 from meshdns.agent.heartbeat import Heartbeat
 from meshdns.agent.poller import Poller
 from meshdns.agent.renewal import Renewal
+from meshdns.agent.shares import Share, left_over, open_shares
 from meshdns.agent.snapshot import Snapshot
 from meshdns.agent.status import Facts, StatusPage
 from meshdns.agent.subscription import Subscription
 from meshdns.agent.tablefile import TableFile
 from meshdns.agent.watch import Watch
-from meshdns.host import resolvconf
+from meshdns.agent.workers import Workers
+from meshdns.host import cores, resolvconf
 from meshdns.host.placing import File, place
 from meshdns.net.supervisor import Supervisor
 from meshdns.net.tls import ClientTls, TrustProblem
@@ -37,6 +42,7 @@ from meshdns.table import Table
 
 _log = Logger()
 _TOKEN_OCTETS = 4096
+_WORKER = "meshdns.agent.worker"
 
 
 class Options(usage.Options):
@@ -75,13 +81,15 @@ class AgentService(Service):
         self._conf = _resolv_conf(config)
         self._supervisor = Supervisor(reactor)
         self._answering = Answering(config, self._conf, reactor, self._supervisor.take)
+        self._shares: list[Share] = []
+        self._workers = Workers(self._stand_in, self._start_worker, self._settings, reactor)
         self._heartbeat = Heartbeat(reactor)
         self._open_manifests = open_manifests
         self._snapshot: Snapshot | None = None
         self._table = self._table_source(config)
         self._watch = self._watch_resolv_conf(config)
         self._started = reactor.seconds()
-        self._status = StatusPage(self._facts(config), reactor)
+        self._status = StatusPage(self._facts(config), reactor, self._workers.look)
 
     # from twistd
 
@@ -99,6 +107,7 @@ class AgentService(Service):
         self._answering.start()
         self._table.start()
         self._answering.adoption.finish()  # what was read from disk is there at the first packet
+        self._reactor.callWhenRunning(self._workers.start)
         self._say("answers on {listen}, asks {servers}")
         self._watch_on()
         self._beat()
@@ -116,7 +125,7 @@ class AgentService(Service):
         self._answering.adoption.stop()
         if self._snapshot is not None:
             await self._snapshot.close()
-        await self._answering.stop()
+        await gatherResults([Deferred.fromCoroutine(each.stop()) for each in (self._workers, self._answering)])
         await self._status.close()
         self._supervisor.stop()
 
@@ -147,6 +156,7 @@ class AgentService(Service):
             return
         self._config, self._conf = config, _resolv_conf(config)
         self._answering.use(config, self._conf)
+        self._workers.tell_settings()
         if moved:
             self._table.stop()
             self._table = table
@@ -164,6 +174,7 @@ class AgentService(Service):
         """Another network, or another search list."""
         self._conf = conf
         self._answering.move(conf)
+        self._workers.tell_settings()
         search = " ".join(map(names.text, self._answering.resolver.place.search)) or "nothing"
         self._say("has read {source} again: asks {servers}, search {search}", source=conf.source, search=search)
 
@@ -183,9 +194,26 @@ class AgentService(Service):
         self._heartbeat.start((each.host, each.port) for each in self._config.listen)
 
     def _listen(self, config: AgentConfig) -> None:
-        self._answering.doors.listen((each.host, each.port) for each in config.listen)
+        doors, take_passed = self._answering.doors, self._supervisor.take
+        doors.listen((each.host, each.port) for each in config.listen)
+        others = (config.workers or cores.count()) - 1
+        self._shares = open_shares(doors.sockets, self._shares, others, take_passed)
+        self._workers.place(self._shares, [*left_over(doors.sockets, take_passed)])
         self._status.listen((config.status.host, config.status.port) if config.status else None)
-        self._supervisor.hold(self._answering.doors.sockets)
+        own = [each for pair in doors.sockets.values() for each in pair]
+        self._supervisor.hold([*own, *(each for share in self._shares for each in share.sockets)])
+
+    def _stand_in(self, share: Share) -> Doors:
+        return self._answering.stand_in(share.pairs, share.take)
+
+    def _start_worker(self, number: int, share: Share, post: Post) -> Child:
+        child = Child(number, post, self._reactor)
+        child.start(_WORKER, share.sockets)
+        return child
+
+    def _settings(self) -> bytes:
+        """What a worker must know beside tables."""
+        return pickle.dumps((self._config, self._conf))
 
     def _facts(self, config: AgentConfig) -> Facts:
         return Facts(
@@ -198,15 +226,16 @@ class AgentService(Service):
             config=self._path,
             table_source=_told_source(config),
             trouble=lambda: self._table.trouble,
+            others=self._workers,
         )
 
     def _table_source(self, config: AgentConfig) -> TableSource:
         if config.table.file:
-            return TableFile(config.table.file, self._answering.adoption.take, self._reactor)
+            return TableFile(config.table.file, self._adopt, self._reactor)
         self._snapshot = Snapshot(config.table.snapshot, self._reactor) if config.table.snapshot else None
         first = self._snapshot.load() if self._snapshot and self._answering.resolver.authority.table is None else None
         if first is not None:
-            self._answering.adoption.take(first)
+            self._adopt(first)
         if config.table.manifests is not None:
             return self._open_manifests(config, self._keep, self._reactor)
         return self._poller(config, first or self._answering.resolver.authority.table)
@@ -227,9 +256,13 @@ class AgentService(Service):
             subscription, tls, token, addresses, self._keep, self._reactor, _chance, first, said.name, renewal
         )
 
+    def _adopt(self, table: Table) -> None:
+        self._answering.adoption.take(table)
+        self._workers.take(table)
+
     def _keep(self, table: Table) -> None:
         """A table of a control plane is answered from, and kept."""
-        self._answering.adoption.take(table)
+        self._adopt(table)
         if self._snapshot is not None:
             self._snapshot.keep(table)
 

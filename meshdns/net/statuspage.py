@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from meshdns.defaults import TCP_BACKLOG
 from meshdns.metrics import Buckets, Mean, Measure, Value
-from meshdns.net.site import Pages, Site
+from meshdns.net.site import Before, Pages, Site
 from meshdns.web import Asked, Page
 
 Measures = Callable[[], Iterable[Measure]]
@@ -30,9 +30,12 @@ Measures = Callable[[], Iterable[Measure]]
 class StatusPage:
     """A page of its own address."""
 
-    def __init__(self, find: Callable[[Asked], Page], measures: Measures, reactor: Any) -> None:
+    def __init__(
+        self, find: Callable[[Asked], Page], measures: Measures, reactor: Any, before: Before = lambda asked: None
+    ) -> None:
+        """`before` says what a page must wait for, if anything."""
         self._reactor = reactor
-        self._site = Site(Pages(find), reactor)
+        self._site = Site(Pages(find, before), reactor)
         self._address: tuple[str, int] | None = None
         self._port: tcp.Port | None = None
         self._registry = CollectorRegistry(auto_describe=False)
