@@ -217,9 +217,12 @@ class _Post:
         self.share.close()  # doors have descriptors of their own
 
     def stop(self) -> None:
-        child, self._child, self._up = self._child, None, False
-        if child is not None:
+        child, was_up = self._child, self._up
+        self._child, self._up = None, False
+        if child is not None and was_up:
             child.stop()
+        elif child is not None:
+            child.kill("it is not wanted any more")  # it has answered nothing yet
         if self._rest is not None and self._rest.active():
             self._rest.cancel()
         self._step_back()
@@ -241,19 +244,25 @@ class _Post:
         if child is not self._child:
             return
         self._child, self._up = None, False
-        self._restarts += 1
-        self._stand_in()
-        self._soon = 1 if self._clock.seconds() - child.started >= WORKER_STEADY else self._soon + 1
-        rest = min(WORKER_REST_LEAST * 2 ** (self._soon - 2), WORKER_REST_MOST) if self._soon > 1 else 0.0
-        told = "worker {number} (process {pid}) has died: {why}; the next one starts {when}, and its work is done here meanwhile"
-        when = f"in {rest:g} s" if rest else "at once"
-        _log.error(told, number=self.number, pid=child.pid, why=why, when=when)
-        self._rest = self._clock.callLater(rest, self._hire)
+        self._replace(f"(process {child.pid}) has died: {why}", self._clock.seconds() - child.started)
 
     # Its work
 
     def _hire(self) -> None:
-        self._child = self._workers.hire(self)
+        try:
+            self._child = self._workers.hire(self)
+        except OSError as error:
+            self._replace(f"cannot be started: {error}", 0.0)
+
+    def _replace(self, why: str, lived: float) -> None:
+        """The one that there was lived so many seconds."""
+        self._restarts += 1
+        self._stand_in()
+        self._soon = 1 if lived >= WORKER_STEADY else self._soon + 1
+        rest = min(WORKER_REST_LEAST * 2 ** (self._soon - 2), WORKER_REST_MOST) if self._soon > 1 else 0.0
+        told = "worker {number} {why}; the next one starts {when}, and its work is done here meanwhile"
+        _log.error(told, number=self.number, why=why, when=f"in {rest:g} s" if rest else "at once")
+        self._rest = self._clock.callLater(rest, self._hire)
 
     def _stand_in(self) -> None:
         if self._doors is not None:
