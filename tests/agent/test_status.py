@@ -51,6 +51,8 @@ MORE = (
     *(f"cache_{what}_total" for what in ("hits", "stale", "misses", "prefetches")),
     "upstream_shed_total",
     "upstream_inflight",
+    "workers",
+    "worker_restarts_total",
 )
 
 
