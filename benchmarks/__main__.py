@@ -11,7 +11,7 @@ from typing import cast
 
 import attrs
 
-from benchmarks import caching, counted, job, loading, machine, names, processes, push, report, scale
+from benchmarks import caching, counted, job, loading, machine, names, processes, push, report, scale, workers
 from benchmarks.job import Done, Job, Setting
 from benchmarks.rounds import WARM_UP, Case, measure
 from benchmarks.servers import PACKAGES, Builder, dnsmasq, echo, has_compiler, meshdns, require_programs, unbound
@@ -57,8 +57,14 @@ CASES = (
     attrs.evolve(_MISSES, title="Cache misses at 2,000 queries a second", rate=2_000),
 )
 _SERVERS = tuple(build.__name__ for build in _AT_MESH)
-JOBS = cast("tuple[Job, ...]", (counted, push, scale, loading))
-_OURS = {push.WORD, scale.WORD, loading.WORD}  # in which nobody else takes part
+JOBS = cast("tuple[Job, ...]", (counted, push, scale, loading, workers))
+# What those need in which nobody else takes part.
+_OURS = {
+    push.WORD: ["taskset"],
+    scale.WORD: ["taskset"],
+    loading.WORD: ["taskset"],
+    workers.WORD: ["taskset", "dnsperf"],
+}
 WORDS = (*dict.fromkeys(case.word for case in CASES), *(each.WORD for each in JOBS))
 
 
@@ -66,7 +72,8 @@ def main() -> int:
     options = _options()
     processes.end_on_sigterm()
     try:
-        require_programs(["taskset"] if _OURS.issuperset(options.words) else PACKAGES)
+        ours = all(word in _OURS for word in options.words)
+        require_programs({each for word in options.words for each in _OURS[word]} if ours else PACKAGES)
         return _bench(options)
     except processes.CannotMeasure as reason:
         print(reason, file=sys.stderr)

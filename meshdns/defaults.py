@@ -29,12 +29,11 @@ GC_THRESHOLD = 20_000  # objects made before circles of garbage are looked for; 
 
 # child.py, feed.py, frames.py, worker.py, workers.py
 WORKERS_MOST = 64  # processes that answer: each holds the whole table, and more cores no machine has for its sidecar
-WORKER_BEAT = (
-    0.2  # seconds from one question of the main process to a worker how it does to the next: some 0.1 % of a core
-)
+WORKER_BEAT = 0.2  # seconds from one question to a worker how it does to the next: some 0.2 % of a core, both sides
 WORKER_MISSED = (
     3  # of these without an answer, and the worker hangs: after 0.6 to 0.8 s, so that it is mended within one
 )
+WORKER_COUNTS = 5  # of so many of these one asks for its counts, too: to add them up takes a millisecond in a busy one
 WORKER_START = (
     30.0  # seconds for a new worker to say its first word: half of one is usual; others do its work meanwhile
 )

@@ -21,9 +21,10 @@ from twisted.python.failure import Failure
 from meshdns.agent.counts import Counts, unpack
 from meshdns.agent.feed import Feed
 from meshdns.agent.frames import Frames, Nonsense, Word, frame
-from meshdns.defaults import DRAIN, WORKER_BEAT, WORKER_LINE, WORKER_MISSED, WORKER_START, WORKER_STOP
+from meshdns.defaults import DRAIN, WORKER_BEAT, WORKER_COUNTS, WORKER_LINE, WORKER_MISSED, WORKER_START, WORKER_STOP
 from meshdns.table import Table
 
+WITH_COUNTS = b"+"  # behind a beat's number: they are wanted, too
 FIRST = 3  # the descriptor of the first socket in the process
 _log = Logger()
 
@@ -87,7 +88,7 @@ class Child(ProcessProtocol):
     def look(self) -> Deferred[None]:
         """Once its counts are those of now."""
         done: Deferred[None] = Deferred()
-        self._ask()
+        self._ask(counts=True)
         self._looks.append((self._beat, done))
         return done
 
@@ -116,11 +117,11 @@ class Child(ProcessProtocol):
                 f"it has not answered for {missed * WORKER_BEAT:.1f} s" if self._answered else "it does not start"
             )
         else:
-            self._ask()
+            self._ask(counts=self._beat % WORKER_COUNTS == 0)
 
-    def _ask(self) -> None:
+    def _ask(self, *, counts: bool) -> None:
         self._beat += 1
-        self.tell(Word.BEAT, self._beat.to_bytes(4))
+        self.tell(Word.BEAT, self._beat.to_bytes(4) + (WITH_COUNTS if counts else b""))
 
     def _later(self, seconds: float, why: str) -> None:
         if self._call is not None:
@@ -172,7 +173,8 @@ class Child(ProcessProtocol):
     def _heard(self, word: Word, content: bytes) -> None:
         if word is Word.COUNTS:
             self._answered = max(self._answered, int.from_bytes(content[:4]))
-            self.counts = unpack(content[4:])
+            if content[4:]:
+                self.counts = unpack(content[4:])
             self._seen()
         elif word is Word.READY:
             self._post.ready(self)

@@ -20,7 +20,7 @@ class Word(Enum):
     LINES = 3
     END = 4
     OPEN = 5  # the addresses of the sockets that it was started with, from now on its own
-    BEAT = 6  # a number, which comes back with COUNTS
+    BEAT = 6  # a number, which comes back in COUNTS; and whether these are wanted
     STOP = 7
     READY = 8  # it answers
     COUNTS = 9

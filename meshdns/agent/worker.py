@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from meshdns.agent import counts
 from meshdns.agent.answering import Answering, prepare
-from meshdns.agent.child import FIRST
+from meshdns.agent.child import FIRST, WITH_COUNTS
 from meshdns.agent.frames import Frames, Word, frame
 from meshdns.defaults import WORKER_ALONE
 from meshdns.net.supervisor import Passed
@@ -134,7 +134,7 @@ class Worker(Protocol):
             self._alone = self._reactor.callLater(WORKER_ALONE, self._left_alone)
         else:
             self._alone.reset(WORKER_ALONE)
-        self._tell_counts(content)
+        self._say(Word.COUNTS, content[:4] + (self._counts() if content[4:] == WITH_COUNTS else b""))
 
     def _stop(self, content: bytes) -> None:
         self._stopping = True
@@ -142,7 +142,7 @@ class Worker(Protocol):
 
     async def _stopped(self) -> None:
         await self._mine.stop()
-        self._tell_counts(bytes(4))
+        self._say(Word.COUNTS, bytes(4) + self._counts())
         self.transport.loseConnection()
 
     def _left_alone(self) -> None:
@@ -159,9 +159,9 @@ class Worker(Protocol):
     def _take_passed(self, kind: int, host: str, port: int) -> socket.socket | None:
         return self._passed.pop((kind, host, port), None)
 
-    def _tell_counts(self, number: bytes) -> None:
+    def _counts(self) -> bytes:
         mine = self._mine
-        self._say(Word.COUNTS, number + counts.pack(counts.Counts.of(mine.resolver, mine.ledger, mine.routes)))
+        return counts.pack(counts.Counts.of(mine.resolver, mine.ledger, mine.routes))
 
     def _say(self, word: Word, content: bytes = b"") -> None:
         self.transport.write(frame(word, content))
