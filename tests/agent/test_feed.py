@@ -118,6 +118,7 @@ class FeedTests(SynchronousTestCase):
         feed.take(many(900, "10.0.0.2"))
         reader.drain(feed)
         self.assertEqual(many(900, "10.0.0.2"), reader.held)
+        self.assertEqual(1, reader.came.count(Word.END))
 
     def test_backlog(self) -> None:
         """Changes that wait are not more than so many: then the whole table is told."""
