@@ -98,16 +98,21 @@ class SharesTests(SynchronousTestCase):
         self.assertNotEqual(first[0].pairs, again[1].pairs)
 
     def test_refused(self) -> None:
-        """If a socket cannot be had, all is as it was."""
-        own = self.own()
-        taken = self.own(("127.0.0.1", free_port()))
-        strange = {("127.0.0.1", 1): own[self.address], **taken}
-        for pair in taken.values():
+        """If a socket cannot be had, those that were opened or taken before it are closed."""
+        own, other = self.own(), self.own(("127.0.0.1", free_port()))
+        for pair in other.values():
             for each in pair:
                 each.close()
-        self.assertRaises(CannotListenError, open_shares, strange, [], 1, nothing)
-        self.send()
-        self.assertEqual(CLIENTS, _read(own[self.address][0]), "a socket that nobody reads is still there")
+        taken: list[socket.socket] = []
+
+        def take(kind: int, host: str, port: int) -> socket.socket | None:
+            if (host, port) not in own:
+                return None
+            taken.append(socket.socket(type=kind))
+            return taken[-1]
+
+        self.assertRaises(CannotListenError, open_shares, {**own, **other}, [], 1, take)
+        self.assertEqual([-1, -1], [each.fileno() for each in taken])
 
     def test_take(self) -> None:
         """A door that closes its descriptor leaves the socket open."""
