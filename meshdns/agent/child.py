@@ -44,6 +44,7 @@ class Child(ProcessProtocol):
     def __init__(self, number: int, post: Post, reactor: Any) -> None:
         self.number = number
         self.counts = Counts()
+        self.pid = 0
         self.started = reactor.seconds()
         self._post = post
         self._reactor = reactor
@@ -57,11 +58,6 @@ class Child(ProcessProtocol):
         self._call: IDelayedCall | None = None
         self._over = False  # we ended it, or it has ended
         self._last_words = ""
-
-    @property
-    def pid(self) -> int | None:
-        pid: int | None = self.transport.pid
-        return pid
 
     # from the workers
 
@@ -141,6 +137,7 @@ class Child(ProcessProtocol):
     # from the pipe to it
 
     def connectionMade(self) -> None:
+        self.pid = self.transport.pid
         self.transport.registerProducer(self, True)
 
     def resumeProducing(self) -> None:

@@ -21,7 +21,7 @@ COUNTS = Counts(queries={("udp", "A", "NOERROR", "mesh"): 7}, upstreams=[])
 class Pipe:
     """The transport of a process."""
 
-    pid: int | None = 77
+    pid: int | None = 77  # until it has ended
 
     def __init__(self) -> None:
         self.octets = b""
@@ -88,6 +88,7 @@ class ChildTests(SynchronousTestCase):
             self.reactor.advance(WORKER_BEAT)
 
     def end(self, failure: Exception | None = None) -> None:
+        self.pipe.pid = None
         self.child.processEnded(Failure(failure or ProcessDone(0)))
         self.assertEqual([], self.reactor.getDelayedCalls())
 
@@ -217,6 +218,7 @@ class ChildTests(SynchronousTestCase):
         """Why is told, with its last words, but not with all of them."""
         self.child.errReceived(b"x" * 100_000 + b"ImportError: no such module\n")
         self.end(ProcessTerminated(exitCode=1))
+        self.assertEqual(77, self.child.pid)
         self.assertRegex(self.heard[0], "^status 1; its last words: x{,5000}ImportError: no such module$")
 
     def test_stop(self) -> None:

@@ -67,7 +67,7 @@ class Child:
 
     def __init__(self, number: int, share: Share, post: Any, now: float) -> None:
         self.number, self.share, self.post, self.started = number, share, post, now
-        self.pid: int | None = 1000 + number
+        self.pid = 1000 + number
         self.counts = Counts()
         self.told: list[Any] = []
         self.looks: list[Deferred[None]] = []

@@ -30,6 +30,8 @@ from tests.e2e.agent import (
     settings,
     table,
 )
+from tests.e2e.control import Control, Grounds
+from tests.e2e.control import agent as following
 from tests.e2e.hosts import Host
 from tests.e2e.manager import Manager
 from tests.e2e.stage import WAIT, DnsServer, Stage, end, framed, free_port, read_frame, until
@@ -417,6 +419,8 @@ class WorkersTests(Stage):
             self.assertEqual([], agent.complaints())
         else:
             agent.await_line("worker 2 cannot be started")  # and the main process answers all
+        agent.hang_up(settings(53, ["127.0.0.1:9"], workers=3))
+        agent.await_line("the configuration stays as it was")  # it is not root any more, who alone could open more
         for _ in range(PORTS):
             self.assertEqual([SERVICE_ADDRESS], agent.addresses(SERVICE))
 
@@ -427,6 +431,40 @@ class WorkersTests(Stage):
         except (PermissionError, subprocess.CalledProcessError):
             return False
         return True
+
+
+class FollowTests(Stage):
+    """The main process follows a control plane."""
+
+    def test_changes_arrive(self) -> None:
+        """X3, X8: a delta is every worker's; a worker that starts after it has it, too; and the snapshot is kept once."""
+        grounds = Grounds.lay(self)
+        control = Control.start(grounds)
+        one = following(grounds, control)
+        one.hang_up(f"{one.config.read_text()}workers: 3\n")
+        clients = Clients(self, one.port)
+        for number in (5, 6, 7):
+            address = f"10.4.0.{number}"
+            one.await_true(f"{address} from all", lambda address=address: clients.ask() == {address: PORTS}, WAIT)
+            grounds.edit(f"{address}\n", f"10.4.0.{number + 1}\n")
+        one.await_line("a delta from the control plane", 3)
+        one.await_true("the last one", lambda: clients.ask() == {"10.4.0.8": PORTS}, WAIT)
+        self.await_up(one)
+        os.kill(self.workers(one)[1]["pid"], signal.SIGKILL)
+        one.await_line(r"worker 2 \(process \d+\) has died: signal 9")
+        self.assertEqual({"10.4.0.8": PORTS}, clients.ask())
+        self.await_up(one)
+        self.assertEqual({"10.4.0.8": PORTS}, clients.ask())
+        self.assertEqual([], one.complaints() + control.complaints())
+
+    def workers(self, one: Agent) -> list[dict[str, Any]]:
+        status = re.findall(r'^status: "(.*)"', one.config.read_text(), re.MULTILINE)[0]
+        with urlopen(f"http://{status}/v1/status", timeout=WAIT) as said:
+            rows: list[dict[str, Any]] = json.load(said)["workers"]
+        return rows
+
+    def await_up(self, one: Agent) -> None:
+        one.await_true("three workers", lambda: [each["state"] for each in self.workers(one)] == ["up"] * 3)
 
 
 class SupervisedTests(Stage):
