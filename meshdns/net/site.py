@@ -65,7 +65,7 @@ class Pages(Resource):
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
         waiting.addCallback(lambda _: None if gone else self._show_late(request, asked))
-        waiting.addErrback(lambda failure: None if gone else request.fail(failure))
+        waiting.addErrback(request.fail)
         return server.NOT_DONE_YET
 
     def _show_late(self, request: "Request", asked: Asked) -> None:
