@@ -6,9 +6,12 @@ reads no file of configuration, follows no control plane, and is asked by nobody
 
 import gc
 import json
+import os
 import pickle
 import signal
 import socket
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -63,8 +66,18 @@ class Worker(Protocol):
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
-        for word, content in self._frames.feed(data):
+        try:
+            for word, content in self._frames.feed(data):
+                self._told[word](content)
+        except Exception:
+            self._die()
+
+    def _again(self, word: Word, content: bytes) -> None:
+        """What could not be done yet."""
+        try:
             self._told[word](content)
+        except Exception:
+            self._die()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The main process is no more, or has no more use for us."""
@@ -118,7 +131,7 @@ class Worker(Protocol):
     def _open(self, content: bytes) -> None:
         """Answer, once the table is in force."""
         if self._mine.adoption.busy:
-            self._reactor.callLater(0, self._open, content)
+            self._reactor.callLater(0, self._again, Word.OPEN, content)
             return
         if self._stopping:
             return
@@ -144,6 +157,12 @@ class Worker(Protocol):
         await self._mine.stop()
         self._say(Word.COUNTS, bytes(4) + self._counts())
         self.transport.loseConnection()
+
+    def _die(self) -> None:
+        """A bug, here or in who told us: the main process hears of it as last words, and another worker begins anew."""
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
     def _left_alone(self) -> None:
         """The main process hangs. What asks us whether the agent lives must not hear that all is well."""
