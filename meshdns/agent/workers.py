@@ -19,6 +19,7 @@ from meshdns.defaults import WORKER_LEAVE, WORKER_LOOK, WORKER_REST_LEAST, WORKE
 from meshdns.table import Table
 
 _log = Logger()
+_DOUBLINGS = 10  # of a rest: more are beyond WORKER_REST_MOST, and at last no number
 Address = tuple[str, int]
 
 
@@ -258,7 +259,9 @@ class _Post:
         self._restarts += 1
         self._stand_in()
         self._soon = 1 if lived >= WORKER_STEADY else self._soon + 1
-        rest = min(WORKER_REST_LEAST * 2 ** (self._soon - 2), WORKER_REST_MOST) if self._soon > 1 else 0.0
+        rest = (
+            min(WORKER_REST_LEAST * 2.0 ** min(self._soon - 2, _DOUBLINGS), WORKER_REST_MOST) if self._soon > 1 else 0.0
+        )
         told = "worker {number} {why}; the next one starts {when}, and its work is done here meanwhile"
         _log.error(told, number=self.number, why=why, when=f"in {rest:g} s" if rest else "at once")
         self._rest = self._clock.callLater(rest, self._hire)
