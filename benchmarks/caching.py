@@ -6,16 +6,24 @@ import attrs
 @attrs.frozen
 class Caching:
     """One way to cache, or not to. `unbound` are lines of its `server:`, `forward` of its `forward-zone:`; `dnsmasq` is its
-    `cache-size`, a number of names; what meshdns is not told is as by default."""
+    `cache-size`, a number of names; `named` are lines of its `options`; what meshdns is not told is as by default."""
 
     title: str
     meshdns: str
     unbound: str
     forward: str
     dnsmasq: int
+    named: str = ""
 
 
-NONE = Caching("no cache", "cache: {max_bytes: 0}\n", "", "    forward-no-cache: yes\n", 0)
+NONE = Caching(
+    "no cache",
+    "cache: {max_bytes: 0}\n",
+    "",
+    "    forward-no-cache: yes\n",
+    0,
+    "    max-cache-ttl 0;\n    max-ncache-ttl 0;\n",
+)
 
 # As a reader would set them up. 10,000 is the largest cache-size that dnsmasq takes without a warning.
 USUAL = Caching("cache", "", "    prefetch: yes\n", "", 10_000)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import asking, caching, names, processes, workload
+from benchmarks import asking, caching, names, peers, processes, workload
 from benchmarks.client import Client
 from benchmarks.job import Done, Setting
 from benchmarks.machine import Cores
@@ -43,7 +43,7 @@ def duration(options: Namespace) -> float:
 
 def run(setting: Setting) -> Done:
     counts, servers = count(
-        setting.builders,
+        [build for build in setting.builders if build in peers.CACHES],
         lookups=setting.options.lookups,
         used=setting.used,
         directory=setting.directory,

@@ -26,11 +26,17 @@ class Setting:
 
 @attrs.frozen
 class Done:
-    """What a benchmark came to: for the reader, for arithmetic, and the servers whose configurations are shown."""
+    """What a benchmark came to: for the reader, for arithmetic, and the servers whose configurations are shown. `more` are pages
+    that belong to the first."""
 
     page: Page
     data: dict[str, Any]
     used: Sequence[tuple[Caching, Server]] = ()
+    more: Sequence[Page] = ()
+
+    @property
+    def pages(self) -> Sequence[Page]:
+        return [self.page, *self.more]
 
 
 class Job(Protocol):
@@ -55,7 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--services", type=_number(500_000), default=50_000, metavar="N", help="of scale, a hundred to a file (50000)"
     )
-    parser.add_argument("--hosts", type=_number(500_000), default=100_000, metavar="N", help="of loading (100000)")
+    parser.add_argument(
+        "--hosts", type=_number(500_000), default=100_000, metavar="N", help="of loading and deltas (100000)"
+    )
+    parser.add_argument(
+        "--snapshot-hosts", type=_number(500_000), default=100_000, metavar="N", help="of footprint's snapshot (100000)"
+    )
 
 
 def _number(most: int) -> Callable[[str], int]:

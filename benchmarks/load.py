@@ -35,16 +35,30 @@ class Load:
 
 
 @attrs.frozen
+class Latency:
+    """How long answers took, in seconds."""
+
+    p50: float
+    p99: float
+    p999: float
+    most: float
+
+    @classmethod
+    def of(cls, each: Sequence[float]) -> "Latency":
+        cuts = statistics.quantiles(each, n=1000, method="inclusive")
+        return cls(cuts[499], cuts[989], cuts[998], max(each))
+
+
+@attrs.frozen
 class Outcome:
-    """One run as dnsperf saw it. Latencies in seconds, known of paced runs only."""
+    """One run as dnsperf saw it. Latencies are known of paced runs only."""
 
     sent: int
     answered: int
     lost: int
     rcodes: dict[str, int]
     seconds: float
-    p50: float | None = None
-    p99: float | None = None
+    latency: Latency | None = None
 
 
 def drive(load: Load, port: int, seconds: float, core: Core, log: Path) -> Outcome:
@@ -72,15 +86,13 @@ def parse(text: str) -> Outcome:
     """dnsperf's report, with the lines of `-v` in front of it where it wrote them."""
     rcodes = re.findall(r"([A-Z0-9]+) (\d+) \(", _line(text, "Response codes"))
     latencies = [float(found) for found in re.findall(r"^> [A-Z0-9]+ \S+ \S+ ([0-9.]+)$", text, re.MULTILINE)]
-    centiles = statistics.quantiles(latencies, n=100) if len(latencies) > 1 else None
     return Outcome(
         sent=int(_line(text, "Queries sent")),
         answered=int(_line(text, "Queries completed").split()[0]),
         lost=int(_line(text, "Queries lost").split()[0]),
         rcodes={rcode: int(count) for rcode, count in rcodes},
         seconds=float(_line(text, "Run time (s)")),
-        p50=centiles[49] if centiles else None,
-        p99=centiles[98] if centiles else None,
+        latency=Latency.of(latencies) if len(latencies) > 1 else None,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 
 import meshdns
+from benchmarks.processes import find
 
 _PROC = Path("/proc")
 
@@ -88,6 +89,8 @@ def description(used: Cores) -> dict[str, str]:
         "meshdns": f"{meshdns.__version__}, Twisted {version('twisted')}",
         "unbound": _said(["unbound", "-V"], r"Version (\S+)"),
         "dnsmasq": _said(["dnsmasq", "--version"], r"[Vv]ersion (\S+)"),
+        "named": _said(["named", "-v"], r"^BIND (\S+)"),
+        "envoy": _said([find("envoy") or "envoy", "--version"], r"version: \w+/([\d.]+)/"),
         "dnsperf": _said(["dnsperf", "-h"], r"[Vv]ersion (\S+)") or _said(["dnsperf", "-H"], r"Version (\S+)"),
     }
 

@@ -1,8 +1,10 @@
 """Processes under our care: pinned to a core, their output in a file, ended whatever happens."""
 
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,12 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def find(name: str) -> str | None:
+    """A program: the one that came with what Python runs this, or any."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name)
 
 
 def last_words(log: Path) -> str:

@@ -1,6 +1,7 @@
 """What was measured, as text for the terminal, as Markdown for docs/performance.md, and as JSON."""
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,10 +9,18 @@ from typing import Any
 import attrs
 
 from benchmarks.caching import Caching
+from benchmarks.load import Outcome
 from benchmarks.rounds import Measured, Run
 from benchmarks.servers import Server
 
 OURS = "meshdns"
+FIGURES = """\
+## Figures
+
+As `make figures` prints them. A row with **(!)** had a round that should not be trusted, and a line below the table says why.
+
+"""  # the head of what docs/performance.md ends with
+_ENOUGH = 10_000  # answers of a run for a p99.9 that says something: ten of them took longer
 
 
 @attrs.frozen
@@ -69,9 +78,9 @@ def ratio(measured: Measured, peer: str) -> Spread | None:
 
 def table(measured: Measured) -> list[Row]:
     """Head and rows, one for each server."""
-    with_latency = any(run.outcome.p50 is not None for run in measured.runs)
+    with_latency = any(run.outcome.latency for run in measured.runs)
     head = ["server", "CPU us/query", f"{OURS} / this", "queries/s", "core used"]
-    head += ["p50 us", "p99 us"] if with_latency else []
+    head += ["p50 us", "p99 us", "p99.9 us"] if with_latency else []
     head += ["upstream asked per answer"] if _goes_upstream(measured) else []
     return [head, *(_row(measured, server.name, with_latency) for server in measured.servers)]
 
@@ -87,11 +96,17 @@ def _row(measured: Measured, server: str, with_latency: bool) -> Row:
         Spread.of([run.core_used * 100 for run in runs]).text(".0f") + " %",
     ]
     if with_latency:
-        row += [Spread.of([(run.outcome.p50 or 0) * 1e6 for run in runs]).text(".0f")]
-        row += [Spread.of([(run.outcome.p99 or 0) * 1e6 for run in runs]).text(".0f")]
+        row += latencies([run.outcome for run in runs])
     if _goes_upstream(measured):
         row += [Spread.of([run.asked / max(1, run.outcome.answered) for run in runs]).text(".3f")]
     return row
+
+
+def latencies(outcomes: Sequence[Outcome]) -> Row:
+    """p50, p99 and p99.9, in microseconds."""
+    found = [outcome.latency for outcome in outcomes if outcome.latency]
+    columns = ([each.p50 for each in found], [each.p99 for each in found], [each.p999 for each in found])
+    return [Spread.of([seconds * 1e6 for seconds in column]).text(".0f") for column in columns]
 
 
 def _goes_upstream(measured: Measured) -> bool:
@@ -105,6 +120,9 @@ def notes(measured: Measured) -> Iterator[str]:
         if against := ratio(measured, peer):
             verdict = "holds" if against.median <= bar else "missed"
             yield f"{OURS} at most {bar:.2f} times {peer}: {verdict}, {against.text('.2f')}"
+    fewest = min((run.outcome.answered for run in measured.runs if run.outcome.latency), default=_ENOUGH)
+    if fewest < _ENOUGH * 0.9:
+        yield f"p99.9 is of {fewest:,} answers a round, which are few: longer ones (--seconds) say more"
     for run in measured.runs:
         for problem in run.problems:
             yield f"(!) {run.server}, round {run.round}: {problem}"
@@ -122,8 +140,10 @@ def as_text(shown: Page) -> str:
 def as_markdown(shown: Page) -> str:
     head, *rows = shown.rows
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    command = f"`.venv/bin/python -m benchmarks {shown.word}` repeats this:"
-    parts = [f"### {shown.title}", command, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    parts = [f"### {shown.title}"]
+    if shown.word:
+        parts.append(f"`.venv/bin/python -m benchmarks {shown.word}` repeats this:")
+    parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     if shown.notes:
         parts.append("\n".join(f"- {note}" for note in shown.notes))
     return "\n\n".join(parts) + "\n"
@@ -139,10 +159,18 @@ def facts_as_markdown(facts: Mapping[str, str]) -> str:
 
 
 def configurations(all_used: Iterable[tuple[Caching, Server]]) -> str:
-    """The servers' configurations as Markdown, each once for each way to cache."""
-    shown = {f"{server.name}, {caching.title}": server for caching, server in all_used}
-    parts = [f"`{_command(server)}`\n\n```\n{server.configuration}```\n" for server in shown.values()]
-    return "\n".join(f"#### {name}\n\n{part}" for name, part in zip(shown, parts, strict=True))
+    """The servers' configurations as Markdown, each once, with all ways to cache for which a server has it."""
+    shown: dict[tuple[str, str], tuple[Server, dict[str, None]]] = {}
+    for caching, server in all_used:
+        _, ways = shown.setdefault((server.name, _PORT.sub(r"\1", server.configuration)), (server, {}))
+        ways[caching.title] = None
+    return "\n".join(
+        f"#### {server.name}: {', '.join(ways)}\n\n`{_command(server)}`\n\n```\n{server.configuration}```\n"
+        for server, ways in shown.values()
+    )
+
+
+_PORT = re.compile(r"(127\.0\.0\.1[:@#]|\bport(?:_value)?[=: ]+)\d+")  # another one in each run
 
 
 def _command(server: Server) -> str:

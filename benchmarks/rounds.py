@@ -92,11 +92,12 @@ class Started:
     process: subprocess.Popen[bytes]
 
     def spent(self) -> tuple[float, float]:
-        """Its CPU time and the time it waited for its core, so far, in seconds."""
+        """Its CPU time and the time it waited for its core while others had it, so far, in seconds."""
         if self.process.poll() is not None:
             words = processes.last_words(self.server.directory / "log")
             raise processes.CannotMeasure(f"{self.server.name} ended with status {self.process.returncode}:\n{words}")
-        return machine.cpu_seconds(self.process.pid), machine.waited_seconds(self.process.pid)
+        waited = 0.0 if self.server.crowded else machine.waited_seconds(self.process.pid)
+        return machine.cpu_seconds(self.process.pid), waited
 
 
 def measure(

@@ -16,10 +16,14 @@ import attrs
 
 from benchmarks import caching, names
 from benchmarks.caching import Caching
-from benchmarks.processes import CannotMeasure, free_port
+from benchmarks.processes import CannotMeasure, find, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"dnsperf": "dnsperf", "unbound": "unbound", "dnsmasq": "dnsmasq-base", "taskset": "util-linux"}
+PACKAGES = {
+    "dnsperf": "dnsperf",
+    "unbound": "unbound",
+    "taskset": "util-linux",
+}  # without which nothing can be compared
 
 
 @attrs.frozen
@@ -40,7 +44,8 @@ class Room:
 
 @attrs.frozen
 class Server:
-    """A server that can be started. `configuration` is what a reader is shown; an echo gives no answers to check."""
+    """A server that can be started. `configuration` is what a reader is shown; an echo gives no answers to check. Where threads of
+    its own take the core from each other (`crowded`), their waiting tells nothing of other programs."""
 
     name: str
     command: tuple[str, ...]
@@ -48,6 +53,7 @@ class Server:
     directory: Path
     configuration: str
     answers: bool = True
+    crowded: bool = False
     environment: dict[str, str] | None = None
 
 
@@ -64,10 +70,6 @@ def require_programs(programs: Iterable[str] = PACKAGES) -> None:
             "and then again."
         )
     twistd()
-
-
-def has_compiler() -> bool:
-    return shutil.which("cc") is not None
 
 
 def meshdns(room: Room, more: str = "") -> Server:
@@ -102,9 +104,7 @@ def twistd() -> str:
 
 def program(name: str) -> str:
     """One that came with what Python runs this."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if not found:
+    if (found := find(name)) is None:
         raise CannotMeasure(f"There is no {name} beside {sys.executable}. Run `make bench`, which installs it.")
     return found
 

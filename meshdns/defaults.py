@@ -63,6 +63,7 @@ UDP_DATAGRAM = (
     4096  # octets of one datagram: no query is that long, and one cut short is refused as malformed; udp_max ends here
 )
 UDP_BATCH = 32  # datagrams read and answered at once, before anything else has its turn; more gain nothing
+UDP_SINGLES = 16  # datagrams read one by one, where they seem to come so, before a look whether there are several
 UDP_BACKLOG = 1 << 20  # octets of datagrams that the kernel holds while we are busy; it grants what it allows
 REFUSAL_MEMORY = 4096  # source addresses whose right to ask is remembered
 REFUSAL_MEMORY_LIFE = 60.0  # for so long: a host's own addresses change with DHCP

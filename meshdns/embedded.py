@@ -27,7 +27,7 @@ from meshdns.control.mesh import Mesh
 from meshdns.control.service import ControlService
 from meshdns.control.sources.files import Files
 from meshdns.control.vips import Ranges
-from meshdns.net.tls import TrustProblem
+from meshdns.net.trust import TrustProblem
 from meshdns.settings import Invalid
 from meshdns.table import Table
 from meshdns.values import parse_network

@@ -106,6 +106,8 @@ class Entry:
 def _apart(octets: bytes, size: int) -> tuple[bytes, ...]:
     if len(octets) == size:
         return (octets,)
+    if not octets:
+        return ()
     return tuple([octets[start : start + size] for start in range(0, len(octets), size)])
 
 

@@ -225,7 +225,7 @@ def _our_opt(client: Edns, message: bytes, opt: int) -> bytes:
     return wire.opt_record(UDP_SIZE, message[opt + 5], client.do, options)
 
 
-def _cut(message: bytes, fixed: list[int], room: int) -> tuple[int, bytes, int]:
+def _cut(message: bytes, fixed: Sequence[int], room: int) -> tuple[int, bytes, int]:
     """Where the last record ends that fits into the room, and the counts up to there, those of additional apart."""
     ends = [position + 10 + (message[position + 8] << 8 | message[position + 9]) for position in fixed]
     starts = [wire.skip_name(message, 12) + 4, *ends]

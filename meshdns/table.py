@@ -34,6 +34,7 @@ from meshdns.entries import (
     whole_number,
     wire_host,
 )
+from meshdns.plain import plain_entry
 
 __all__ = [
     "BadTable",
@@ -174,6 +175,9 @@ class Loader:
             raise BadTable(0, "stands behind the end line: nothing may follow it")
         if self._header is None:
             self._begin(_Header.of(parse(text)))
+            return
+        if plain := plain_entry(text):
+            self._add(*plain)
             return
         obj = parse_loosely(text)
         if "host" in obj and "removed" not in obj:

@@ -6,7 +6,8 @@ it. Making messages is `messages.py`. This module knows nothing of sockets, tabl
 """
 
 import struct
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from meshdns import names
@@ -47,11 +48,14 @@ _NAME_BITS = (1 << 8 * names.MAX_NAME + 32) - (1 << 32)  # of a question those o
 _LETTERS = bytes(0x20 if 0x61 <= octet <= 0x7A else 0 for octet in range(256))
 # The lengths that RDATA of the address types must have: a short one would be read past its end further on.
 _ADDRESS_LENGTH = {A: 4, AAAA: 16}
-# Of plain replies: the header's flags and counts; a record's owner, type and RDATA length; the same of OPT.
-_PLAIN_HEAD = struct.Struct("!Bx4H")
-_PLAIN_RECORD = struct.Struct("!HH6xH")
-_PLAIN_OPT = struct.Struct("!BH6xH")
-_ASKED_NAME = 0xC00C  # a pointer to the question's name
+# Of plain replies, by the question's type: how each record begins (with a pointer to the question's name), its RDATA's length
+# as it stands there, and the octets of it all.
+_PLAIN_RECORDS = {
+    kind.to_bytes(2): (b"\xc0\x0c" + kind.to_bytes(2), length.to_bytes(2), 12 + length)
+    for kind, length in _ADDRESS_LENGTH.items()
+}
+_ROOT_OPT = b"\x00" + OPT.to_bytes(2)
+_PLAIN_MOST = 31  # records in a plain reply, which is far above what one host has
 
 
 class Edns(NamedTuple):
@@ -73,6 +77,10 @@ class Ask(NamedTuple):
     question: bytes
     flags: int
     options: bytes
+
+
+# A NamedTuple's own constructor is a Python function; where one is made for each packet, that tells.
+new_ask: Callable[[tuple[bytes, int, bytes]], Ask] = partial(tuple.__new__, Ask)
 
 
 class Query(NamedTuple):
@@ -113,7 +121,7 @@ class Body(NamedTuple):
     """Where the records of a checked message stand: the offset behind each owner name, the end of the last record, and
     the start of OPT where there is one, else 0."""
 
-    fixed: list[int]
+    fixed: Sequence[int]
     end: int
     opt: int
 
@@ -363,32 +371,41 @@ def read_reply(message: bytes, question: bytes) -> Body | str:
 
 
 def read_plain(message: bytes, question: bytes) -> Body | None:
-    """As `read_reply`, for replies of the plainest form only: answer records of the question's own name and type, then nothing
-    but perhaps OPT without options. None: it is another, or none that fits."""
-    position = 12 + len(question)
-    high, one, answers, authorities, additional = _PLAIN_HEAD.unpack_from(message, 2)
-    if message[12:position] != question or high & 0xF8 != 0x80 or one != 1 or authorities or additional > 1:
+    """As `read_reply`, for replies of the plainest form only: a few addresses at the question's own name, then nothing but perhaps
+    OPT without options. None: it is another, or none that fits. The message has at least twelve octets."""
+    record = _PLAIN_RECORDS.get(question[-4:-2])
+    counts = _plain_counts(message[2:12])
+    if record is None or counts is None or not message.startswith(question, 12):
         return None
-    kind = question[-4] << 8 | question[-3]
-    length = _ADDRESS_LENGTH.get(kind)
-    read, fixed = _PLAIN_RECORD.unpack_from, []
-    try:
-        while answers:
-            owner, rtype, octets = read(message, position)
-            if owner != _ASKED_NAME or rtype != kind or (length is not None and octets != length):
-                return None
-            fixed.append(position + 2)
-            position += 12 + octets
-            answers -= 1
-        if not additional:
-            return Body(fixed, position, 0) if position <= len(message) else None
-        root, rtype, octets = _PLAIN_OPT.unpack_from(message, position)
-    except struct.error:
+    begin, length, size = record
+    found = _plain_body((12 + len(question)) << 16 | counts << 8 | size)
+    fixed, end, opt = found
+    if end > len(message) or (
+        opt and (message[opt : opt + 3] != _ROOT_OPT or message[opt + 9 : opt + 11] != b"\x00\x00")
+    ):
         return None
-    if root or rtype != OPT or octets:
+    for at in fixed:
+        if (message[at - 2 : at + 2] != begin or message[at + 8 : at + 10] != length) and at != opt + 1:
+            return None
+    return found
+
+
+@lru_cache(256)  # nearly all are alike
+def _plain_counts(head: bytes) -> int | None:
+    """Of a plain reply's header behind the id: twice the number of answer records, and one more where OPT follows."""
+    flags, questions, answers, authorities, additional = map(int, struct.unpack("!5H", head))
+    if flags & (QR | OPCODE) != QR or questions != 1 or authorities or additional > 1 or answers > _PLAIN_MOST:
         return None
-    fixed.append(position + 1)
-    return Body(fixed, position + 11, position)
+    return answers << 1 | additional
+
+
+@lru_cache(1024)  # there are no more than lengths of common names, times few
+def _plain_body(shape: int) -> Body:
+    """Where the records of a plain reply stand, by where they begin, their counts and the octets of each, packed in one number."""
+    position, counts, size = shape >> 16, shape >> 8 & 0xFF, shape & 0xFF
+    end = position + (counts >> 1) * size
+    fixed = list(range(position + 2, end, size))
+    return Body((*fixed, end + 1), end + 11, end) if counts & 1 else Body(tuple(fixed), end, 0)
 
 
 def is_truncated(message: bytes) -> bool:

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 import attrs
 
 # Each may import those before it.
-VOCABULARY = ["", "defaults", "names", "wire", "messages", "presentation", "entries", "istio", "table"]
+VOCABULARY = ["", "defaults", "names", "wire", "messages", "presentation", "entries", "plain", "istio", "table"]
 VOCABULARY += [
     "values",
     "yamltext",
@@ -28,7 +28,7 @@ VOCABULARY += [
 ]
 # The only modules that wire others: they may import all but the room across the wall.
 ROOTS = ["meshdns.daemon", "meshdns.embedded", "meshdns.cli", "meshdns.cli.*", "meshdns.*.service", "meshdns.*.config"]
-ROOTS += ["meshdns.agent.answering", "meshdns.agent.worker"]
+ROOTS += ["meshdns.worker", "meshdns.agent.answering", "meshdns.agent.worker"]
 WALLS = [("agent", "control"), ("control", "agent")]
 # Within a room; everybody else but a root sees of another room nothing.
 REACH = {"Vocabulary": (), "Inside": ("Inside",), "Outside": ("Inside",), "Root": ("Inside", "Outside", "Root")}
@@ -57,6 +57,7 @@ LIBRARIES = {
     "*": ["attrs", "attr"],
     "meshdns.yamltext": ["yaml"],
     "meshdns.control.documents": ["yaml"],
+    "meshdns.agent.mmsg": ["_cffi_backend"],
     "meshdns.pins": ["cryptography"],
     "meshdns.certificates": ["cryptography"],
 }

@@ -17,14 +17,22 @@ import dns.message
 import dns.rdatatype
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+import benchmarks.envoy
 from benchmarks import (
+    bars,
     caching,
+    deltas,
+    footprint,
+    frames,
     helper,
     loading,
     machine,
     names,
+    peers,
+    perf,
     plane,
     polling,
+    profiling,
     push,
     report,
     scale,
@@ -33,13 +41,17 @@ from benchmarks import (
     workload,
     world,
 )
-from benchmarks.__main__ import CASES, WORDS
+from benchmarks.__main__ import WORDS
+from benchmarks.bind import named
+from benchmarks.cases import CASES
 from benchmarks.client import addresses, candidates, query
 from benchmarks.counted import Count, notes, page
+from benchmarks.envoy import envoy
 from benchmarks.job import Done, Job, Setting
-from benchmarks.load import Load, Outcome, parse
+from benchmarks.load import Latency, Load, Outcome, parse
 from benchmarks.pace import Asked
 from benchmarks.processes import CannotMeasure
+from benchmarks.report import Page
 from benchmarks.rounds import Case, Measured, Run
 from benchmarks.servers import Room, Server, dnsmasq, meshdns, unbound
 from meshdns import exchange, table
@@ -71,11 +83,17 @@ class DnsperfTests(SynchronousTestCase):
         self.assertEqual((2004, 2003, 1), (outcome.sent, outcome.answered, outcome.lost))
         self.assertEqual({"NOERROR": 2000, "SERVFAIL": 3}, outcome.rcodes)
         self.assertEqual(1.001, outcome.seconds)
-        self.assertEqual(0.0002, outcome.p50)
+        assert outcome.latency is not None
+        self.assertEqual((0.0002, 0.0003), (outcome.latency.p50, outcome.latency.most))
+
+    def test_latencies(self) -> None:
+        """Of 10,000 answers ten took longer than p99.9."""
+        found = Latency.of([each / 1e6 for each in range(1, 10_001)])
+        self.assertEqual([5.0, 9.9, 9.99, 10.0], [round(each * 1e3, 2) for each in attrs.astuple(found)])
 
     def test_no_latencies_without_verbosity(self) -> None:
         outcome = parse("\n".join(line for line in SAID.splitlines() if not line.startswith(">")))
-        self.assertEqual((None, None), (outcome.p50, outcome.p99))
+        self.assertIsNone(outcome.latency)
 
     def test_other_version(self) -> None:
         """A report that cannot be read is no figure."""
@@ -203,6 +221,18 @@ class RatioTests(SynchronousTestCase):
         said = list(report.notes(measured({"meshdns": [0.2], "unbound": [0.1]}, {"unbound": 1.5})))
         self.assertEqual(["meshdns at most 1.50 times unbound: missed, 2.00"], said)
 
+    def test_few_latencies(self) -> None:
+        """Of a thousand answers p99.9 is the second longest, and the reader is told so."""
+        found = measured({"meshdns": [0.2]}, {})
+        runs = [
+            attrs.evolve(run, outcome=attrs.evolve(run.outcome, latency=Latency(1.0, 2.0, 3.0, 4.0)))
+            for run in found.runs
+        ]
+        few = attrs.evolve(found, runs=runs)
+        self.assertEqual(["p99.9 us", "3000000"], [row[-1] for row in report.table(few)])
+        self.assertIn("p99.9 is of 1,000 answers a round, which are few", next(report.notes(few)))
+        self.assertEqual([], list(report.notes(found)))
+
     def test_none_without_us(self) -> None:
         self.assertIsNone(report.ratio(measured({"unbound": [0.1]}, {}), "unbound"))
 
@@ -223,6 +253,7 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual(0, read.cache.max_bytes)
         self.assertIn("forward-no-cache: yes", unbound(room).configuration)
         self.assertIn("cache-size=0\n", dnsmasq(room).configuration)
+        self.assertIn("max-cache-ttl 0;\n", named(room).configuration)
 
     def test_cache(self) -> None:
         """`hits` and `misses`: the agent by its defaults, the others with caches of theirs."""
@@ -231,6 +262,26 @@ class ConfigurationTests(SynchronousTestCase):
             self.assertEqual(config.Cache(), config.parse(meshdns(room).configuration.encode(), "agent.yaml").cache)
             self.assertNotIn("no-cache", unbound(room).configuration)
             self.assertNotIn("cache-size=0\n", dnsmasq(room).configuration)
+            self.assertNotIn("max-cache-ttl", named(room).configuration)
+
+    def test_envoy(self) -> None:
+        """It has the hosts of the mesh, and takes part where neither a cache nor TCP is asked for."""
+        room = self.room(caching.NONE)
+        self.patch(benchmarks.envoy, "program", lambda name: f"/bin/{name}")
+        server = envoy(room)
+        self.assertIn("external_dns_table: {filename: table.json}", server.configuration)
+        table = json.loads((server.directory / "table.json").read_text())
+        found = {each["name"]: each["endpoint"]["address_list"]["address"] for each in table["virtual_domains"]}
+        self.assertEqual({host: [ip] for host, ip in names.mesh_hosts().items()}, found)
+        self.assertEqual({"mesh", "relay", "paced"}, {case.word for case in CASES if envoy in case.servers})
+
+    def test_who_is_missing(self) -> None:
+        """Whoever cannot be started is left out, and it is said how to get it; meshdns and unbound must be there."""
+        self.patch(peers, "find", lambda program: None)
+        self.assertEqual([meshdns, unbound], [build for build in peers.ALL if peers.is_there(build)])
+        said = list(peers.left_out(peers.ALL))
+        self.assertEqual(["dnsmasq", "named", "envoy", "echo"], [sentence.split()[0] for sentence in said])
+        self.assertIn("named is not installed. Get it by: sudo apt-get install bind9", said[1])
 
     def test_hits_and_misses(self) -> None:
         """Only hits may never reach the upstream; the bars are on the loads as fast as can be."""
@@ -240,13 +291,19 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual({"unbound": 1.0, "dnsmasq": 0.8}, bars["misses"])
 
     def test_words(self) -> None:
-        ours = ("push", "scale", "loading", "workers")
+        ours = ("push", "scale", "loading", "deltas", "footprint", "workers", "profile")
         self.assertEqual(("mesh", "tcp", "relay", "paced", "hits", "misses", "workload", *ours), WORDS)
 
     def test_one_configuration_for_each_way_to_cache(self) -> None:
-        server = Server("meshdns", ("twistd",), 53, Path("/nowhere"), "x\n")
-        ways = [(caching.NONE, server), (caching.NONE, attrs.evolve(server)), (caching.USUAL, server)]
-        self.assertEqual(2, report.configurations(ways).count("####"))
+        """Shown once where only the ports differ."""
+        server = Server("meshdns", ("twistd",), 53, Path("/nowhere"), "listen 127.0.0.1:4000\ncache-size 10000\n")
+        moved = attrs.evolve(server, configuration=server.configuration.replace("4000", "5000"))
+        other = attrs.evolve(server, configuration=server.configuration.replace("10000", "150"))
+        ways = [(caching.NONE, server), (caching.NONE, moved), (caching.USUAL, moved), (caching.AMPLE, other)]
+        said = report.configurations(ways)
+        titles = [line for line in said.splitlines() if line.startswith("####")]
+        self.assertEqual(["#### meshdns: no cache, cache", "#### meshdns: room for all"], titles)
+        self.assertIn("127.0.0.1:4000", said)
 
 
 class PollingTests(SynchronousTestCase):
@@ -397,6 +454,144 @@ class OursTests(SynchronousTestCase):
         for turn in turns:
             self.assertTrue(turn["queries_per_second"] > 100 and 1 < turn["cpu_per_query"] < 1000, turn)
 
+    def test_footprint(self) -> None:
+        self.patch(footprint, "STARTS", 1)
+        self.patch(footprint, "SETTLE", 0.2)
+        self.patch(footprint, "HOSTS", 100)
+        found = self.run_job(footprint, snapshot_hosts=200).data["found"]
+        self.assertEqual([100, 100, 200], [each["hosts"] for each in found])
+        for each in found:
+            (start,) = each["starts"]
+            self.assertTrue(0.05 < start["seconds"] < 20, each)
+            self.assertTrue(20e6 < each["bare"] < start["memory"] < 100e6, each)
+        self.assertLess(found[0]["bare"] + 5e6, found[1]["bare"])  # TLS
+
+    def test_deltas(self) -> None:
+        if not shutil.which("dnsperf"):
+            raise SkipTest("dnsperf is missing: apt-get install dnsperf")
+        turns = self.run_job(deltas, hosts=2000, rounds=1, seconds=0.5).data["turns"]
+        self.assertEqual([deltas.STILL, deltas.CHANGING], [turn["meanwhile"] for turn in turns])
+        self.assertEqual(0, turns[0]["deltas"])
+        self.assertTrue(
+            1 <= turns[1]["deltas"] <= 6, turns[1]["deltas"]
+        )  # ten a second, of which the first comes after its pause
+        for turn in turns:
+            self.assertEqual({"NOERROR"}, set(turn["outcome"]["rcodes"]))
+
+
+STACKS = """\
+twistd\x20
+\tffffffff82203249 _raw_spin_unlock_irqrestore ([kernel.kallsyms])
+\tffffffff81e3513e sock_def_readable ([kernel.kallsyms])
+\tffffffff81e2ed0f __sys_sendmsg ([kernel.kallsyms])
+\tffffffff81e32014 __sys_sendmmsg ([kernel.kallsyms])
+\tffffffff81e3215d __x64_sys_sendmmsg ([kernel.kallsyms])
+\t          10b0c3 __sendmmsg (/usr/lib/x86_64-linux-gnu/libc.so.6)
+
+dnsmasq\x20
+\tffffffff81e2fd56 udp_sendmsg ([kernel.kallsyms])
+\tffffffff81e32903 __sys_sendmsg ([kernel.kallsyms])
+
+twistd\x20
+\tffffffff81000130 asm_sysvec_apic_timer_interrupt ([kernel.kallsyms])
+
+twistd\x20
+\t          2c7a5a _PyEval_EvalFrameDefault (/usr/bin/python3.11)
+
+"""
+COUNTS = """\
+# started on Sat Nov 28 09:33:10 2026
+
+10000,,syscalls:sys_enter_sendmmsg,2945683,100.00,,
+0,,syscalls:sys_enter_close,2945683,100.00,,
+<not counted>,,syscalls:sys_enter_poll,0,100.00,,
+"""
+PYTHON = """\
+run (twisted/scripts/twistd.py:35);UdpPort.read (meshdns/agent/hotpath.py:158);Batched._push (meshdns/agent/datagrams.py:172) 3
+run (twisted/scripts/twistd.py:35);UdpPort.read (meshdns/agent/hotpath.py:158);0x4ff165 (?) 2
+run (twisted/scripts/twistd.py:35);Linger.read (meshdns/agent/linger.py:42);epoll_wait (libc.so.6) 900
+"""
+
+
+class ProfileTests(SynchronousTestCase):
+    """What is made of what perf and py-spy say."""
+
+    def test_samples(self) -> None:
+        """By the system call that the program made, or by the library."""
+        found = perf.read_samples(STACKS)
+        calls = ["sendmmsg", "sendmsg", None]
+        self.assertEqual([perf.Sample(perf.KERNEL, call) for call in calls], list(found)[:3])
+        self.assertEqual(perf.Sample("python3.11"), list(found)[3])
+
+    def test_counts(self) -> None:
+        path = Path(self.mktemp())
+        path.write_text(COUNTS)
+        self.assertEqual({"sendmmsg": 10_000}, perf.counts(path))
+
+    def test_functions(self) -> None:
+        """The innermost Python function has the C below it; who waits for the kernel does nothing."""
+        wanted = {"meshdns.agent.datagrams.Batched._push": 3, "meshdns.agent.hotpath.UdpPort.read": 2}
+        self.assertEqual(wanted, frames.functions(PYTHON))
+
+    def profile(self, load: str) -> profiling.Profile:
+        samples = Counter(
+            {perf.Sample("kernel", "sendmmsg"): 50, perf.Sample("kernel"): 10, perf.Sample("libc.so.6"): 40}
+        )
+        return profiling.Profile(
+            "meshdns", load, 30.0, samples, {"sendmmsg": 1.0, "close": 0.001}, frames.functions(PYTHON)
+        )
+
+    def test_shares(self) -> None:
+        """Of the CPU that a query costs when nobody looks."""
+        found = self.profile("full load")
+        self.assertEqual(
+            {"sendmmsg": 15.0, "other": 3.0}, {what: round(spent, 6) for what, spent in found.kernel.items()}
+        )
+        self.assertEqual(12.0, round(sum(found.python.values()), 6))
+
+    def test_pages(self) -> None:
+        paced, full, libraries, functions = profiling.pages([self.profile(load) for load in profiling.LOADS])
+        for each in (paced, full):
+            shown = ["meshdns", "30.00", "12.00", "18.00", "sendmmsg 15.00, other 3.00", "sendmmsg 1.00"]
+            self.assertEqual(shown, list(each.rows[1]))
+        self.assertEqual(["libc.so.6", "12.00", "12.00"], libraries.rows[1])
+        self.assertEqual(["meshdns.agent.datagrams.Batched._push", "7.20", "7.20"], functions.rows[1])
+
+
+class CompleteRunTests(SynchronousTestCase):
+    """Whether bars hold in each of several runs."""
+
+    def page(self, *notes: str) -> Page:
+        return Page("Mesh", "mesh", [["server"]], notes)
+
+    def test_each(self) -> None:
+        runs = [
+            [self.page("A at most 1.00 times B: holds, 0.92 (0.84–1.07)", "the bars are meant for 10 hosts")],
+            [
+                self.page(
+                    "A at most 1.00 times B: missed, 1.01", "(!) A, round 1: others had the core, and it missed, 3%"
+                )
+            ],
+        ]
+        found = bars.summary(runs)
+        assert found is not None
+        self.assertEqual(
+            [
+                ["benchmark", "bar", "run 1", "run 2", "held"],
+                ["Mesh", "A at most 1.00 times B", "0.92 (0.84–1.07)", "1.01 (missed)", "1 of 2"],
+            ],
+            found.rows,
+        )
+        self.assertEqual(["0 of 1 hold in each of 2 complete runs"], found.notes)
+
+    def test_one_run(self) -> None:
+        found = bars.summary([[self.page("p99 below 5 ms: holds, 3 ms")]])
+        assert found is not None
+        self.assertEqual(["Mesh", "p99 below 5 ms", "3 ms", "1 of 1"], found.rows[1])
+
+    def test_no_bars(self) -> None:
+        self.assertIsNone(bars.summary([[self.page("p99.9 is of few")]]))
+
 
 class BarTests(SynchronousTestCase):
     """Whether a bar holds is said, and for what it is meant."""
@@ -453,6 +648,44 @@ class BarTests(SynchronousTestCase):
         found = workers.page(turns)
         self.assertEqual(["made anew", "2", "20,000", "2.00", "5.00", "1.00"], found.rows[-1])
         self.assertEqual("2 of 4 runs lost queries, up to 2.0%", found.notes[1])
+
+    def test_footprint(self) -> None:
+        starts = [footprint.Start(seconds, 0.4, 41_000_000, 0.0) for seconds in (0.5, 0.7, 0.55)]
+        found = footprint.Found(footprint.FILE, 1000, starts, 34_000_000)
+        self.assertEqual(
+            [
+                "a table file: below 42 MB: holds, 41.0 MB",
+                "a table file: at most 6 MB above its imports: missed, 7.0 MB",
+                "a table file: first right answer below 0.6 s: holds, 0.55 s",
+            ],
+            list(footprint.notes([found])),
+        )
+        few = attrs.evolve(found, kind=footprint.SNAPSHOT, starts=[attrs.evolve(starts[0], waited=0.5)])
+        self.assertEqual(
+            [
+                "a snapshot, no control plane there: first right answer below 1.5 s: holds, 0.50 s",
+                "a snapshot, no control plane there: the bars are meant for 100,000 hosts",
+                "(!) a snapshot, no control plane there: others had the agent's core for 50% of the time",
+            ],
+            list(footprint.notes([few])),
+        )
+
+    def test_deltas(self) -> None:
+        """p99.9 of each round, and the longest of all."""
+
+        def turn(meanwhile: str, p999: float, most: float) -> deltas.Turn:
+            return deltas.Turn(
+                meanwhile, 1, 10, Outcome(9, 9, 0, {}, 1.0, Latency(0.0001, 0.0002, p999, most)), 0.1, 0.0
+            )
+
+        turns = [turn(deltas.STILL, 0.001, 0.002), turn(deltas.CHANGING, 0.004, 0.006)]
+        self.assertEqual(
+            [
+                "10 deltas a second: p99.9 of each round below 5 ms: holds, 4.00 ms",
+                "10 deltas a second: no answer takes 5 ms: missed, 6.00 ms, and 2.00 when nothing changes",
+            ],
+            list(deltas.notes(turns, 100_000)),
+        )
 
     def test_world(self) -> None:
         """The next version of a service has another address."""

@@ -29,7 +29,7 @@ class Access:
         self._clock = clock
         self.forget_at = 0.0
         self.known: dict[str, bool] = {}
-        self.sources: set[bytes] = set()  # what the UDP door reads for each packet, and fills: who may, in octets
+        self.sources: set[bytes | str] = set()  # what the UDP door reads for each packet, and fills: who may
         self.allow(allow)
 
     def allow(self, allow: Sequence[str]) -> None:

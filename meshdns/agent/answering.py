@@ -7,7 +7,8 @@ import gc
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from meshdns import defaults
@@ -27,7 +28,6 @@ from meshdns.agent.lookups import Lookups
 from meshdns.agent.pool import Pool
 from meshdns.agent.resolver import Place, Resolver
 from meshdns.agent.routes import Routes
-from meshdns.agent.secure import Secure
 from meshdns.agent.servers import Options as UpstreamOptions
 from meshdns.agent.shortway import ShortWay
 from meshdns.agent.special import Special
@@ -37,6 +37,9 @@ from meshdns.agent.upstream import Upstream
 from meshdns.host import descriptors, resolvconf
 from meshdns.values import Server
 from meshdns.wire import Ask
+
+if TYPE_CHECKING:  # what speaks TLS is imported when a configuration wants it: it would double a small agent's memory
+    from meshdns.agent.secure import Secure
 
 TakePassed = Callable[[int, str, int], socket.socket | None]
 
@@ -62,7 +65,7 @@ class Answering:
         clock: Callable[[], float] = reactor.seconds
         self._batch = Batch()
         self._linger = Linger(reactor)
-        self._secure = Secure()
+        self._secure: Secure | None = None
         self._running = False
         self.routes = Routes(self._open_upstream)
         self._special = Special(config.upstream.domains)
@@ -94,7 +97,7 @@ class Answering:
     def use(self, config: AgentConfig, conf: resolvconf.Choice) -> None:
         """Another configuration, in all but the addresses of the doors."""
         before, self._config, self._conf = self._config, config, conf
-        self._secure.forget()
+        self._secure = None  # what is trusted is read anew
         self._special.use(config.upstream.domains)
         self._route()
         self.lookups.cache.use(limits(config))
@@ -134,12 +137,20 @@ class Answering:
 
     def _open_upstream(self) -> Upstream:
         upstream = Upstream(
-            self._reactor, (), pool=Pool(self._reactor, self._batch, self._linger), batch=self._batch, secure=self._secure,
+            self._reactor, (), pool=Pool(self._reactor, self._batch, self._linger), batch=self._batch, secure=self._tls,
             recovered=self._recovered,
         )  # fmt: skip
         if self._running:
             upstream.start()
         return upstream
+
+    def _tls(self) -> "Secure":
+        """TLS towards upstream servers."""
+        if self._secure is None:
+            from meshdns.agent.secure import Secure
+
+            self._secure = Secure()
+        return self._secure
 
     def _recovered(self) -> None:
         """A server is back: what failed before may be asked at once, not only when its failure is forgotten."""
@@ -147,6 +158,8 @@ class Answering:
 
     def _route(self) -> None:
         config, conf = self._config, self._conf
+        if any(each.transport == "tls" for each in chain(config.upstream.servers, *config.upstream.domains.values())):
+            self._tls()  # while no packet waits: it takes a moment to import
         self.routes.replace(servers(config, conf), config.upstream.domains, upstream_options(config, conf))
 
     def _ask(self, ask: Ask, done: Callable[[Result, float], None]) -> None:

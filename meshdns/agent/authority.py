@@ -124,6 +124,10 @@ class Authority:
             self._parents[parent] = self._parents.get(parent, 0) + 1
             for address in entry.v4 + entry.v6:
                 self._claim(address, entry)
+            held = self._nonterminals.get(parent, 0)
+            if held and parent not in self._special and entry.name not in self._special:  # as most: one more below it
+                self._nonterminals[parent] = held + 1
+                return
         for above in self._above(entry):
             held = self._nonterminals.get(above, 0)
             self._nonterminals[above] = held + 1

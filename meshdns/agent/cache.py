@@ -8,6 +8,8 @@ Nothing has a timer: what is over goes when it is met, or is pushed out.
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import attrs
@@ -31,8 +33,9 @@ from meshdns.defaults import (
 from meshdns.wire import AD, CD, DO, RD, Ask, Body
 
 # What keys apart besides the question: CD's answers were not validated, DO's hold signatures (CVE-2024-0874).
-_APART = DO | CD
+APART = DO | CD
 _MARKS = {0: b"", CD: b"\x01", DO: b"\x02", DO | CD: b"\x03"}
+_IN = b"\x00\x01"
 _NEVER = -math.inf
 _ANY_AD = -1
 # Failures that say something of the question or its servers; the others are our own business and over at once.
@@ -88,6 +91,10 @@ class _Unread(NamedTuple):
     body: Body
     came: float
     octets: int  # of memory
+
+
+# A NamedTuple's own constructor is a Python function, and as dear as all else about keeping an answer.
+_unread: Callable[[tuple[Ask, bytes, Body, float, int]], _Unread] = partial(tuple.__new__, _Unread)
 
 
 class Cache:
@@ -170,13 +177,13 @@ class Cache:
         (RFC 1034 section 4.3.2): it gets fresh answers and sets nothing off.
         """
         question, flags, options = ask
-        key = question + _MARKS[flags & _APART] if flags & _APART else question
+        key = question + _MARKS[flags & APART] if flags & APART else question
         entry = self._used.get(key)
         if type(entry) is _Entry and now < entry.hit.until and flags & AD != entry.odd_ad and not options:
             self.hits += 1
             self._used.move_to_end(key)
             return entry.hit
-        if not self._failures and self._is_new(key, _name_key(ask)):
+        if self.lacks((key, _name_key(ask))):
             self.misses += 1
             return None
         found = None if options else self._find(key, ask, now)
@@ -192,7 +199,9 @@ class Cache:
 
     def lacks(self, keys: tuple[bytes, bytes]) -> bool:
         """Whether nothing at all is kept that could concern the question with these `keys_of`. Nothing is counted."""
-        return not self._failures and self._is_new(*keys)
+        used, idle = self._used, self._idle
+        key, name_key = keys
+        return not (self._failures or key in used or key in idle or name_key in used or name_key in idle)
 
     def put(self, ask: Ask, message: bytes, body: Body, now: float) -> None:
         """Keep an upstream's reply, checked by `wire.read_reply`, its answer section nothing but the chain from the question
@@ -212,7 +221,7 @@ class Cache:
         key = keys[0]
         octets = CACHE_ENTRY_BYTES + len(key) + len(message) + CACHE_RECORD_BYTES * len(body.fixed)
         if octets <= room * CACHE_LARGEST_PART:
-            self._answers.put(key, _Unread(ask, message, body, now, octets), False, room - self._failure_bytes)
+            self._answers.put(key, _unread((ask, message, body, now, octets)), False, room - self._failure_bytes)
 
     def _judge(self, ask: Ask, message: bytes, body: Body, now: float) -> None:
         """Keep a reply for as long as it is worth."""
@@ -221,7 +230,7 @@ class Cache:
         key, name_key = _key(ask), _name_key(ask)
         used = False
         old: tuple[_Entry | _Unread, ...] = ()
-        if self._failures or not self._is_new(key, name_key):
+        if not self.lacks((key, name_key)):
             used = key in self._used or name_key in self._used
             old = tuple(entry for entry in (self._answers.pop(key), self._answers.pop(name_key)) if entry is not None)
             self._drop_failure(key)
@@ -271,11 +280,6 @@ class Cache:
             self._answers.shrink(self._room)
 
     # Answers
-
-    def _is_new(self, key: bytes, name_key: bytes) -> bool:
-        """Whether there is no answer: of most questions asked upstream, so it is told without any call."""
-        used, idle = self._used, self._idle
-        return not (key in used or key in idle or name_key in used or name_key in idle)
 
     def _find(self, key: bytes, ask: Ask, now: float) -> tuple[bytes, _Entry] | None:
         """The answer that may be given, fresh or stale; what may not any more is let go.
@@ -380,14 +384,13 @@ class Cache:
 
 
 def keys_of(ask: Ask) -> tuple[bytes, bytes]:
-    """Name, type, class, DO and CD (rule D25), and the same for all types of the name.
+    """Name, type, class, DO and CD (rule D25), and the same for all types of the name; class IN goes without saying there.
 
-    A name says where it ends, so that no two questions have one key.
+    A name says where it ends, and all that may stand behind it differs in length, so that no two have one key.
     """
-    question, marks = ask.question, ask.flags & _APART
-    if marks:
-        return question + _MARKS[marks], question[:-4] + question[-2:] + _MARKS[marks]
-    return question, question[:-4] + question[-2:]
+    question, marks = ask.question, _MARKS[ask.flags & APART]
+    of_name = question[:-4] if question.endswith(_IN) else question[:-4] + question[-2:]
+    return question + marks, of_name + marks
 
 
 def _key(ask: Ask) -> bytes:

@@ -12,9 +12,9 @@ from meshdns.agent.foresight import Glance
 from meshdns.agent.looks import Case, left
 from meshdns.agent.pursuit import deciding
 from meshdns.agent.routes import asked_for
+from meshdns.agent.servers import USELESS
 
 _LAST = 1 << 16
-USELESS = frozenset({"dead", "loop"})  # states of upstream servers
 
 
 def cached(case: Case) -> Iterator[tuple[str, str]]:

@@ -12,32 +12,24 @@ from collections.abc import MutableSequence, Sequence
 from mmap import mmap
 from typing import Any
 
-from cffi import FFI  # type: ignore[import-untyped]
-
+from meshdns.agent.mmsg import ffi as _ffi
 from meshdns.agent.slots import HOST, NAME, PACKET, SLOT, Datagrams, Octets, Origin
 from meshdns.defaults import UDP_BATCH, UDP_DATAGRAM
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
-_RECEIVE = socket.MSG_DONTWAIT | socket.MSG_TRUNC  # MSG_TRUNC: say how long a datagram was that had no room
+_RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_TRUNC)  # MSG_TRUNC: say how long a datagram was that had no room
 
 # What the kernel says beside a datagram: a cmsghdr, and in it which of our addresses it was sent to.
 _IP_PKTINFO = 8  # of linux/in.h, for which Python has no name
 _CONTROL = 64  # octets of room for a cmsghdr and the longer one of the two, in6_pktinfo
 _LINK_LOCAL = (b"\xfe\x80", b"\xff\x02")
 
-_ffi = FFI()
-_ffi.cdef("""
-    struct iovec { void *iov_base; size_t iov_len; };
-    struct msghdr {
-        void *msg_name; unsigned int msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
-        void *msg_control; size_t msg_controllen; int msg_flags;
-    };
-    struct mmsghdr { struct msghdr msg_hdr; unsigned int msg_len; };
-    struct cmsghdr { size_t cmsg_len; int cmsg_level; int cmsg_type; };
-    int recvmmsg(int, struct mmsghdr *, unsigned int, int, void *);
-    int sendmmsg(int, struct mmsghdr *, unsigned int, int);
-""")
 _libc: Any = _ffi.dlopen(None)
+# Held by names of our own: a look at the library for each packet is dear when packets come one by one.
+_recvmmsg: Any = getattr(_libc, "recvmmsg", None)
+_sendmmsg: Any = getattr(_libc, "sendmmsg", None)
+_NULL: Any = _ffi.NULL
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 
 
 def open_datagrams(bound: socket.socket) -> Datagrams:
@@ -46,7 +38,7 @@ def open_datagrams(bound: socket.socket) -> Datagrams:
 
 
 def has_batches() -> bool:
-    return sys.platform == "linux" and hasattr(_libc, "recvmmsg") and hasattr(_libc, "sendmmsg")
+    return sys.platform == "linux" and None not in (_recvmmsg, _sendmmsg)
 
 
 class _Slots:
@@ -57,13 +49,16 @@ class _Slots:
         self._socket = bound
         self._is_six = bound.family == socket.AF_INET6
         self._is_wild = bound.getsockname()[0] in _WILDCARDS and _tell_addresses(bound)
+        self.has_one = not self._is_wild  # there is nothing beside datagrams to be told then
+        self.one, self.send_one = bound.recvfrom, bound.sendto
 
-    def host(self, number: int) -> str:
-        name = self.octets[number * SLOT : number * SLOT + NAME]
+    def host(self, origin: Origin) -> str:
+        if not isinstance(origin, bytes):
+            address = origin if isinstance(origin[0], str) else origin[0]
+            return str(address[0]) + (_link(address[3]) if self._is_six else "")
         if not self._is_six:
-            return socket.inet_ntop(socket.AF_INET, name[4:8])
-        (scope,) = struct.unpack_from("=I", name, 24)
-        return socket.inet_ntop(socket.AF_INET6, name[8:24]) + (f"%{_interface(scope)}" if scope else "")
+            return socket.inet_ntop(socket.AF_INET, origin[4:8])
+        return socket.inet_ntop(socket.AF_INET6, origin[8:24]) + _link(struct.unpack_from("=I", origin, 24)[0])
 
 
 def _tell_addresses(bound: socket.socket) -> bool:
@@ -77,11 +72,14 @@ def _tell_addresses(bound: socket.socket) -> bool:
     return True
 
 
-def _interface(scope: int) -> str:
+def _link(scope: int) -> str:
+    """What an address that means something on one link alone ends in."""
+    if not scope:
+        return ""
     try:
-        return socket.if_indextoname(scope)
+        return f"%{socket.if_indextoname(scope)}"
     except OSError:  # gone since
-        return str(scope)
+        return f"%{scope}"
 
 
 class _Messages:
@@ -126,11 +124,12 @@ class Batched(_Slots):
         self._outbox: Octets = mmap(-1, UDP_BATCH * SLOT)
         self._out_control: Octets | None = mmap(-1, UDP_BATCH * _CONTROL) if self._is_wild else None
         self._outgoing = _Messages(self._outbox, self._is_six, self._out_control)
+        self._questions, self._answers = self._incoming.headers, self._back.headers
         self.received: Sequence[int] = self._incoming.lengths
         self.leaving = self._back.sizes
 
     def receive(self) -> int:
-        count: int = _libc.recvmmsg(self._number, self._incoming.headers, UDP_BATCH, _RECEIVE, _ffi.NULL)
+        count: int = _recvmmsg(self._number, self._questions, UDP_BATCH, _RECEIVE, _NULL)
         if count <= 0:  # nothing more to read, or an error of something sent before
             return 0
         if self._control is not None:
@@ -148,28 +147,40 @@ class Batched(_Slots):
             self._control[data] = _answering(self._control[data])
 
     def answer(self, first: int, end: int) -> int:
-        return self._push(self._back, first, end)
+        return self._push(self._answers, first, end)
 
     def send(self, outbox: Sequence[tuple[bytes, Origin]]) -> int:
-        octets, sizes, lost = self._outbox, self._outgoing.sizes, 0
-        for start in range(0, len(outbox), UDP_BATCH):
-            part = outbox[start : start + UDP_BATCH]
-            for number, (message, origin) in enumerate(part):
-                at, size = number * SLOT, len(message)
-                octets[at : at + NAME] = origin[:NAME]
-                octets[at + PACKET : at + PACKET + size] = message
-                sizes[number] = size
-                if self._out_control is not None:
-                    control = origin[NAME:]
-                    self._out_control[number * _CONTROL : number * _CONTROL + len(control)] = control
-                    self._outgoing.controls[number] = len(control)
-            lost += self._push(self._outgoing, 0, len(part))
-        return lost
+        octets, sizes = self._outbox, self._outgoing.sizes
+        lost = number = 0
+        for message, origin in outbox:
+            if not isinstance(origin, bytes):
+                lost += self._send_alone(message, origin)
+                continue
+            at, size = number * SLOT, len(message)
+            if self._out_control is not None:
+                origin, control = origin[:NAME], origin[NAME:]
+                self._out_control[number * _CONTROL : number * _CONTROL + len(control)] = control
+                self._outgoing.controls[number] = len(control)
+            octets[at : at + NAME] = origin
+            octets[at + PACKET : at + PACKET + size] = message
+            sizes[number] = size
+            number += 1
+            if number == UDP_BATCH:
+                lost += self._push(self._outgoing.headers, 0, number)
+                number = 0
+        return lost + self._push(self._outgoing.headers, 0, number)
 
-    def _push(self, messages: _Messages, first: int, end: int) -> int:
+    def _send_alone(self, message: bytes, origin: Origin) -> int:
+        try:
+            self.send_one(message, origin)
+        except OSError:  # as in _push
+            return 1
+        return 0
+
+    def _push(self, headers: Any, first: int, end: int) -> int:
         lost = 0
         while first < end:
-            sent = _libc.sendmmsg(self._number, messages.headers + first, end - first, socket.MSG_DONTWAIT)
+            sent = _sendmmsg(self._number, headers + first if first else headers, end - first, _DONTWAIT)
             if sent <= 0:  # the buffer is full, or there is no way to this client: it asks again, or it does not care
                 sent = 1
                 lost += 1
@@ -236,7 +247,8 @@ class Single(_Slots):
 
     def send(self, outbox: Sequence[tuple[bytes, Origin]]) -> int:
         lost = 0
-        for message, (address, beside) in outbox:
+        for message, origin in outbox:
+            address, beside = (origin, []) if isinstance(origin[0], str) else origin
             try:
                 self._socket.sendmsg([message], beside, socket.MSG_DONTWAIT, address)
             except OSError:  # as in Batched

@@ -10,11 +10,10 @@ from typing import Any, Protocol
 import attrs
 
 from meshdns import __version__, names
-from meshdns.agent.cached import USELESS
 from meshdns.agent.counts import Counts, UpstreamSide, summed
-from meshdns.agent.explain import explain
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.resolver import Resolver
+from meshdns.agent.servers import USELESS
 from meshdns.table import Table
 
 
@@ -168,13 +167,6 @@ def overview(facts: Facts) -> dict[str, Any]:
         "dropped": dict(counts.dropped),
         "workers": facts.workers,
     }
-
-
-def explained(facts: Facts, name: bytes, qtype: int) -> dict[str, Any]:
-    """Why a question is answered as it is."""
-    summary = table_summary(facts)
-    told = {key: summary[key] for key in ("generation", "hosts", "age", "source")}
-    return explain(facts.resolver, name, qtype, now=facts.clock(), upstreams=facts.upstream.status(), table=told)
 
 
 def _queries(counts: Counts) -> dict[str, Any]:

@@ -155,15 +155,16 @@ class Flights:
         if self._stale:
             self._orders, self._stale = orders(self._servers, self.options), False
         ask, flights, every = sole.ask, self._flights, self._orders
-        if not every or ask.options or ask in flights or len(flights) >= self.options.max_inflight:
+        if not every or ask.options or len(flights) >= self.options.max_inflight:
             return None
         turn = self._asked + 1
         order = every[turn % len(every)]
         peer = self.peers[order[0]]
         if peer.is_stream or (len(order) > 1 and (turn % EXPLORE_EVERY == 0 or self.options.policy == "race")):
             return None
+        if flights.setdefault(ask, sole) is not sole:
+            return None
         self._asked = turn
-        flights[ask] = sole
         sole.order = order
         wake = now + (min(peer.hedge, self.options.timeout) if self._hedges else self.options.timeout)
         return self._attempts.send_sole(sole, peer, now, wake)

@@ -20,13 +20,15 @@ from meshdns.agent.ledger import SAMPLE
 from meshdns.agent.packed import PackedAnswers
 from meshdns.agent.resolver import Answered
 from meshdns.agent.slots import HOST, NAME, PACKET, SLOT, Datagrams, Origin
-from meshdns.defaults import DRAIN_READS, UDP_BACKLOG, UDP_DATAGRAM
+from meshdns.defaults import DRAIN_READS, UDP_BACKLOG, UDP_DATAGRAM, UDP_SINGLES
+
+_ROOM = UDP_DATAGRAM + 1  # for one datagram: one that does not fit is longer than any that does
 
 
 class Access(Protocol):
-    """Who may ask: `sources` are those who may, as their addresses stand in a slot, until `forget_at`."""
+    """Who may ask: `sources` are those who may, as their addresses stand in a slot or as texts, until `forget_at`."""
 
-    sources: set[bytes]
+    sources: set[bytes | str]
     forget_at: float
 
     def allows(self, address: str, /) -> bool: ...
@@ -36,9 +38,9 @@ class Access(Protocol):
 class Linger(Protocol):
     """The short way round the reactor."""
 
-    def add(self, descriptor: int, read: Callable[[], None], /) -> None: ...
+    def add(self, descriptor: int, read: Callable[[], object], /) -> None: ...
     def remove(self, descriptor: int, /) -> None: ...
-    def read(self, read: Callable[[], None], /) -> None: ...
+    def read(self, read: Callable[[], object], /) -> None: ...
 
 
 class TakeShort(Protocol):
@@ -112,6 +114,7 @@ class UdpPort(udp.Port):
         self._linger = linger
         self._open = open_datagrams
         self._untimed = 0  # packed answers since one was timed
+        self._singles = 0  # datagrams to be read one by one before the next look whether there are several
         self._take_short = take_short
 
     # from the doors
@@ -125,12 +128,17 @@ class UdpPort(udp.Port):
 
     def startListening(self) -> None:
         super().startListening()
-        self._datagrams = self._open(self.socket)
+        self.use(self._open(self.socket))
+
+    def use(self, datagrams: Datagrams) -> None:
+        """Take datagrams from these, and send them there."""
+        self._datagrams = datagrams
+        self._receive, self._send = datagrams.one, datagrams.send_one
 
     def drain(self) -> None:
         """Answer all that waits in the socket."""
         for _ in range(DRAIN_READS):
-            self.read()
+            self._answer_batch()
 
     # from the protocol
 
@@ -151,65 +159,107 @@ class UdpPort(udp.Port):
     def doRead(self) -> None:
         self._linger.read(self.read)
 
-    def read(self) -> None:
-        """Answer one batch."""
+    def read(self) -> bool:
+        """Answer what has come; whether all of it was packed.
+
+        Where packets come one by one, each finds our code gone from the CPU's caches. Then it is cheaper to read and answer it by
+        the socket's own methods, however much dearer they are than a batch when there are many.
+        """
+        if not self._singles:
+            return self._answer_batch()
+        self._singles -= 1
+        try:
+            packet, origin = self._receive(_ROOM)
+        except OSError:  # nothing more to read, or an error of something sent before
+            return True
+        now = self._clock()
+        packed = self._known.get(packet[2:])
+        access = self._access
+        if packed is None or now >= packed.until or now >= access.forget_at or origin[0] not in access.sources:
+            self._take_one(packet[:UDP_DATAGRAM], origin, now)
+            return False
+        packed.hits += 1
+        try:
+            self._send(packet[:2] + (packed.tail or packed.next_tail()), origin)
+        except OSError:  # there is no way to this client, or no room: it asks again, or it does not care
+            self._ledger.drop("send")
+        self._untimed += 1
+        if self._untimed >= SAMPLE:
+            self._tell_sample(now, packed.source)
+        return True
+
+    def _take_one(self, packet: bytes, origin: Origin, now: float) -> None:
+        if now >= self._access.forget_at:
+            self._access.forget()
         self._batch.begin()
         try:
-            self._answer_batch()
+            self._take(packet, origin, origin[0], now)
         finally:
             self._batch.end()
 
-    def _answer_batch(self) -> None:
-        datagrams, access, known = self._datagrams, self._access, self._known
-        octets, received, leaving = datagrams.octets, datagrams.received, datagrams.leaving
+    def _answer_batch(self) -> bool:
         now = self._clock()
-        if now >= access.forget_at:
-            access.forget()
-        sources = access.sources
-        first = lost = answered = 0  # from `first` on the slots hold answers that have not left yet
+        if now >= self._access.forget_at:
+            self._access.forget()
+        count = self._datagrams.receive()
+        try:
+            others = self._answer_slots(count, now)
+        finally:
+            self._batch.end()
+        self._singles = UDP_SINGLES if count <= 1 and self._datagrams.has_one else 0
+        return not others
+
+    def _answer_slots(self, count: int, now: float) -> int:
+        """Answer what stands in so many slots; how many of them were not packed."""
+        datagrams, known, sources = self._datagrams, self._known, self._access.sources
+        octets, received, leaving = datagrams.octets, datagrams.received, datagrams.leaving
+        first = lost = others = 0  # from `first` on the slots hold answers that have not left yet
         found = "mesh"
-        count = datagrams.receive()
         for number in range(count):
             at = number * SLOT
             start = at + PACKET + 2  # behind the id
             packed = known.get(octets[start : at + PACKET + received[number]])
-            may_ask = octets[at + HOST : at + NAME] in sources
-            if packed is None or now >= packed.until or not may_ask:
+            source = octets[at + HOST : at + NAME]
+            if packed is None or now >= packed.until or source not in sources:
                 if first < number:
                     lost += datagrams.answer(first, number)
                 first = number + 1
-                self._take(number, may_ask, now)
+                if not others:
+                    self._batch.begin()
+                others += 1
+                size = received[number]
+                packet = octets[start - 2 : start - 2 + (size if size < UDP_DATAGRAM else UDP_DATAGRAM)]
+                self._take(packet, datagrams.origin(number), source, now)
                 continue
             packed.hits += 1
-            answered += 1
             found = packed.source
-            tail = packed.next_tail()
+            tail = packed.tail or packed.next_tail()
             octets[start : start + len(tail)] = tail
             leaving[number] = len(tail) + 2
         if first < count:
             lost += datagrams.answer(first, count)
         self._ledger.drop("send", lost)
-        self._untimed += answered
+        self._untimed += count - others
         if self._untimed >= SAMPLE:
-            self._ledger.sampled(self._clock() - now, found, self._untimed)
-            self._untimed = 0
+            self._tell_sample(now, found)
+        return others
 
-    def _take(self, number: int, may_ask: bool, now: float) -> None:
-        """The way of a datagram that has no packed answer, or comes from somebody who is not known to be allowed."""
-        datagrams, front, protocol = self._datagrams, self._front, self.protocol
-        size = datagrams.received[number]
-        start = number * SLOT + PACKET
-        packet = datagrams.octets[start : start + (size if size < UDP_DATAGRAM else UDP_DATAGRAM)]
-        origin = datagrams.origin(number)
-        if may_ask and not front.tells:
+    def _tell_sample(self, began: float, source: str) -> None:
+        self._ledger.sampled(self._clock() - began, source, self._untimed)
+        self._untimed = 0
+
+    def _take(self, packet: bytes, origin: Origin, source: bytes | str, now: float) -> None:
+        """The way of a datagram that has no packed answer, or comes from a source that is not known to be allowed."""
+        front, protocol = self._front, self.protocol
+        if source in self._access.sources and not front.tells:
             front.pending += 1
             try:
                 if self._take_short(packet, origin, protocol, now):
                     return
             except Exception:
-                return front.bug(packet, datagrams.host(number))
+                return front.bug(packet, self._datagrams.host(origin))
             front.pending -= 1
-        host = datagrams.host(number)
+        host = self._datagrams.host(origin)
         if self._access.allows(host):
-            self._access.sources.add(datagrams.octets[start - PACKET + HOST : start - PACKET + NAME])
+            self._access.sources |= {source, host}
         front.take(packet, host, "udp", partial(protocol.send, origin))

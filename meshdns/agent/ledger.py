@@ -4,7 +4,7 @@ Whoever answers a query says so here; `status.py` reads. Labels stay few whateve
 own counts as "other".
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 
 import attrs
@@ -16,6 +16,7 @@ from meshdns.wire import rcode_text, type_text
 # Upper bounds in seconds: a mesh answer takes microseconds, an upstream milliseconds, a failing one seconds.
 BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 SOURCES = ("mesh", "cache", "stale", "upstream", "local")
+_MANY = 256  # durations that are kept before they are counted together
 SAMPLE = 64  # of about so many packed answers one is timed, and counts for all
 
 
@@ -30,6 +31,17 @@ class Histogram:
         self.buckets[bisect_left(BOUNDS, seconds)] += times
         self.total += seconds * times
 
+    def add_all(self, durations: list[float]) -> None:
+        """Sorted, they are counted with one look for each bucket."""
+        durations.sort()
+        before = 0
+        for number, bound in enumerate(BOUNDS):
+            until = bisect_right(durations, bound)
+            self.buckets[number] += until - before
+            before = until
+        self.buckets[-1] += len(durations) - before
+        self.total += sum(durations)
+
 
 class Ledger:
     """Queries answered, how long they took, and packets dropped."""
@@ -38,8 +50,8 @@ class Ledger:
         """`packed` count their answers themselves."""
         self._packed = packed
         self._queries: Counter[tuple[str, int, int, str]] = Counter()
-        self.durations: dict[str, Histogram] = {source: Histogram() for source in SOURCES}
-        self._upstream = self.durations["upstream"]
+        self._durations: dict[str, Histogram] = {source: Histogram() for source in SOURCES}
+        self._took: list[float] = []  # of plain answers of upstreams, to be counted
         self._relayed: dict[int, int] = {}  # by type and rcode in one number
         self.dropped: Counter[str] = Counter()
 
@@ -47,25 +59,35 @@ class Ledger:
 
     def answered(self, transport: str, answered: Answered, seconds: float) -> None:
         self._queries[transport, answered.type, answered.rcode, answered.source] += 1
-        self.durations[answered.source].add(seconds)
+        self._durations[answered.source].add(seconds)
 
     def relayed(self, qtype: int, rcode: int, seconds: float) -> None:
         """A plain answer of an upstream, over UDP."""
         key = qtype << 4 | rcode
         self._relayed[key] = self._relayed.get(key, 0) + 1
-        upstream = self._upstream
-        upstream.buckets[bisect_left(BOUNDS, seconds)] += 1
-        upstream.total += seconds
+        self._took.append(seconds)
+        if len(self._took) >= _MANY:
+            self._count_up()
+
+    def _count_up(self) -> None:
+        took, self._took = self._took, []
+        self._durations["upstream"].add_all(took)
 
     def sampled(self, seconds: float, source: str, times: int) -> None:
         """One packed answer was timed, for so many."""
-        self.durations[source].add(seconds, times)
+        self._durations[source].add(seconds, times)
 
     def drop(self, reason: str, times: int = 1) -> None:
         if times:
             self.dropped[reason] += times
 
     # from the status page
+
+    @property
+    def durations(self) -> dict[str, Histogram]:
+        """How long answers took, by source."""
+        self._count_up()
+        return self._durations
 
     def queries(self) -> dict[tuple[str, str, str, str], int]:
         """Queries by (transport, type, rcode, source), as texts."""

@@ -105,7 +105,7 @@ def nobodys(question: bytes, message: bytes, body: Body, cap: int | None) -> tup
 
     `cap` None: no TTL is too high.
     """
-    fixed, opt = body.fixed[:], body.opt
+    fixed, opt = list(body.fixed), body.opt
     behind = 12 + len(question)
     if (
         opt and fixed[-1] == opt + 1 and message[opt + 9 : opt + 11] == b"\x00\x00"

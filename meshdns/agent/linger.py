@@ -12,8 +12,9 @@ from collections.abc import Callable
 from select import EPOLLIN, epoll
 from typing import Any
 
-Read = Callable[[], None]  # reads once what there is, and never raises
+Read = Callable[[], object]  # reads once what there is, and never raises; true: it has set no timer, and ended nothing
 _EVENTS = 4  # looked for at once: two doors, and upstreams
+_LONG = 3600.0  # seconds to wait where no timer is set
 
 
 class Linger:
@@ -34,17 +35,29 @@ class Linger:
     def read(self, read: Read) -> None:
         """Read, and go on as long as the reactor is not wanted."""
         read()
-        poll, reads, reactor = self._poll, self._reads, self._reactor
-        while poll is not None and reactor.running:
-            wait = reactor.timeout()  # until the next timer
-            if wait is not None and wait <= 0:
-                return
-            events = poll(wait, _EVENTS)
-            if not events:
-                return
+        while self._stay():
+            pass
+
+    def _stay(self) -> bool:
+        """Read what comes until the next timer, or until something was read that may have set one; whether to stay longer."""
+        reactor = self._reactor
+        if self._poll is None or not reactor.running:
+            return False
+        poll, find, clock = self._poll, self._reads.get, reactor.seconds
+        wait = reactor.timeout()
+        left = _LONG if wait is None else wait
+        due = clock() + left
+        is_settled = True
+        while is_settled:
+            if left <= 0 or not (events := poll(left, _EVENTS)):
+                return False
             for event in events:
-                if event not in reads:
-                    return  # the reactor finds them all again: it looks at what is ready, not at what has become so
-            for event in events:
-                if event in reads:  # else it was closed by what another one brought
-                    reads[event]()
+                read = find(event)
+                if (
+                    read is None
+                ):  # the reactor's: it looks at what is ready, not at what has become so, and finds it again
+                    return False
+                if not read():
+                    is_settled = False
+            left = due - clock()
+        return True

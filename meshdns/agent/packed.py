@@ -16,17 +16,19 @@ _NAME = 10  # where in a key the question's name begins
 
 
 class Packed:
-    """One question's answers: `next_tail()` gives the answer behind the id, in turns; `hits` counts for the metrics.
+    """One question's answers: `tail or next_tail()` is the answer behind the id, the latter in turns where the addresses have
+    several orders; `hits` counts for the metrics.
 
     `source` is mesh or cache; `until` is the time from which on it must not be given any more. `alone`: of the mesh it hangs on
     nothing but hosts that have the first label of the question's name somewhere in theirs.
     """
 
-    __slots__ = ("alone", "hits", "next_tail", "octets", "rcode", "seen", "source", "type", "until")
+    __slots__ = ("alone", "hits", "next_tail", "octets", "rcode", "seen", "source", "tail", "type", "until")
 
     def __init__(
         self, tails: Sequence[bytes], qtype: int, rcode: int, *, alone: bool, source: str = "mesh", until: float = math.inf
     ) -> None:  # fmt: skip
+        self.tail = tails[0] if len(tails) == 1 else b""
         self.next_tail: Callable[[], bytes] = cycle(tails).__next__
         self.type = qtype
         self.rcode = rcode

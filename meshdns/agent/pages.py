@@ -10,7 +10,8 @@ from urllib.parse import quote
 import attrs
 
 from meshdns import __version__, names, wire
-from meshdns.agent.facts import Facts, explained, overview, unready
+from meshdns.agent.explain import explain
+from meshdns.agent.facts import Facts, overview, table_summary, unready
 from meshdns.defaults import STATUS_PIECE
 from meshdns.table import Entry, Table, dump, to_istio
 from meshdns.web import (
@@ -104,10 +105,13 @@ def _explain(facts: Facts, asked: Asked) -> Page:
     if not name:
         raise Refused(400, "Say which name, as in /v1/explain?name=productpage&type=A.")
     try:
-        question = names.parse(name), wire.parse_type(asked.parameters.get("type", "A"))
+        owner, qtype = names.parse(name), wire.parse_type(asked.parameters.get("type", "A"))
     except ValueError as error:
         raise Refused(400, f"{str(error)[: 2 * SHOWN]}.") from None
-    return json_page(explained(facts, *question))
+    summary = table_summary(facts)
+    told = {key: summary[key] for key in ("generation", "hosts", "age", "source")}
+    upstreams = facts.upstream.status()
+    return json_page(explain(facts.resolver, owner, qtype, now=facts.clock(), upstreams=upstreams, table=told))
 
 
 _PATHS = {

@@ -26,10 +26,6 @@ class Secure:
     def __init__(self) -> None:
         self._creators: dict[Server, _Creator] = {}
 
-    def forget(self) -> None:
-        """Read anew, for the connections to come, what is trusted."""
-        self._creators.clear()
-
     # from the upstream
 
     def wrap(self, server: Server, factory: ClientFactory) -> ClientFactory:

@@ -24,6 +24,7 @@ from meshdns.defaults import (
 from meshdns.values import Server
 
 STREAM = 0xFFFF  # the slot of what goes over a server's TCP connection
+USELESS = frozenset({"dead", "loop"})  # states in which a server answers nothing
 CLOSED = -1  # uses left of a slot in which no socket stands
 
 _RANK_EVERY = 16  # answers between two looks at a server's latency

@@ -1,20 +1,17 @@
 """Root: the agent as a Twisted service: options to objects, wiring, the order of start and stop; no logic."""
 
-import os
 import pickle
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
-from twisted.python import usage
 
 from meshdns import __version__, defaults, names
 from meshdns.agent.addresses import Addresses, from_upstream
@@ -24,46 +21,26 @@ from meshdns.agent.config import AgentConfig, load
 from meshdns.agent.doors import Doors
 from meshdns.agent.facts import TableSource
 from meshdns.agent.heartbeat import Heartbeat
-from meshdns.agent.poller import Poller
-from meshdns.agent.renewal import Renewal
 from meshdns.agent.shares import Share, left_over, open_shares
 from meshdns.agent.snapshot import Snapshot
 from meshdns.agent.status import Facts, StatusPage
-from meshdns.agent.subscription import Subscription
 from meshdns.agent.tablefile import TableFile
 from meshdns.agent.watch import Watch
 from meshdns.agent.workers import Workers
 from meshdns.host import cores, resolvconf
 from meshdns.host.placing import File, place
 from meshdns.net.supervisor import Supervisor
-from meshdns.net.tls import ClientTls, TrustProblem
+from meshdns.net.trust import TrustProblem
 from meshdns.settings import Invalid
 from meshdns.table import Table
 
+if TYPE_CHECKING:  # what speaks TLS is imported when a configuration wants it: it would double a small agent's memory
+    from meshdns.agent.poller import Poller
+    from meshdns.agent.renewal import Renewal
+
 _log = Logger()
 _TOKEN_OCTETS = 4096
-_WORKER = "meshdns.agent.worker"
-
-
-class Options(usage.Options):
-    """The words behind `twistd meshdns`."""
-
-    optParameters = [
-        ["config", "c", defaults.CONFIG_FILE, "the agent's configuration, as docs/configuration.md has it"]
-    ]
-    longdesc = "The mesh's DNS proxy beside a workload: answers mesh names on the spot, relays everything else."
-
-    def opt_version(self) -> None:
-        """Print the version of meshdns and exit."""
-        sys.stdout.write(f"meshdns {__version__}\n")
-        raise SystemExit(0)
-
-    def postOptions(self) -> None:
-        try:
-            self["loaded"] = load(self["config"])
-        except Invalid as invalid:
-            sys.stderr.write(f"meshdns: the configuration cannot be used:\n{invalid}\n")
-            raise SystemExit(os.EX_CONFIG) from None
+_WORKER = "meshdns.worker"
 
 
 OpenManifests = Callable[[AgentConfig, Callable[[Table], None], Any], TableSource]
@@ -240,8 +217,12 @@ class AgentService(Service):
             return self._open_manifests(config, self._keep, self._reactor)
         return self._poller(config, first or self._answering.resolver.authority.table)
 
-    def _poller(self, config: AgentConfig, first: Table | None) -> Poller:
+    def _poller(self, config: AgentConfig, first: Table | None) -> "Poller":
         """Raises TrustProblem."""
+        from meshdns.agent.poller import Poller
+        from meshdns.agent.subscription import Subscription
+        from meshdns.net.tls import ClientTls
+
         said, where = config.table.control_plane, config.workload
         assert said is not None  # one of three, as `config` has made sure
         tls = ClientTls(ca=said.ca, pins=said.pins, certificate=said.certificate, key=said.key)
@@ -251,10 +232,15 @@ class AgentService(Service):
         token = partial(_token, said.token_file)
         # Key and certificate in one file, as a bundle brings them, are ours to renew: they are replaced at once.
         ours = said.certificate if said.certificate == said.key else None
-        renewal = Renewal(ours, partial(_replace, ours), self._reactor, time.time, _chance) if ours else None
+        renewal = self._renewal(ours) if ours else None
         return Poller(
             subscription, tls, token, addresses, self._keep, self._reactor, _chance, first, said.name, renewal
         )
+
+    def _renewal(self, path: str) -> "Renewal":
+        from meshdns.agent.renewal import Renewal
+
+        return Renewal(path, partial(_replace, path), self._reactor, time.time, _chance)
 
     def _adopt(self, table: Table) -> None:
         self._answering.adoption.take(table)

@@ -13,12 +13,12 @@ from typing import Protocol
 
 from meshdns import messages, wire
 from meshdns.agent.attempts import Sole
-from meshdns.agent.cache import keys_of
+from meshdns.agent.cache import APART, keys_of
 from meshdns.agent.chain import is_plain
 from meshdns.agent.resolver import Answered, Resolver
 from meshdns.agent.steps import Reply, Result
 from meshdns.defaults import PLAIN_OPTS
-from meshdns.wire import AD, CD, DO, RD, Ask, Body, Edns
+from meshdns.wire import AD, CD, DO, RD, Ask, Body, Edns, new_ask
 
 # Zone transfers, signatures of messages and all types at once are no plain matter.
 _ODD_TYPES = frozenset(wire.TYPES[word].to_bytes(2) for word in ("OPT", "TKEY", "TSIG", "IXFR", "AXFR", "ANY"))
@@ -115,8 +115,9 @@ class ShortWay:
             if (opt := self._opt(packet[end:])) is None:
                 return False
             flags |= opt.do and DO
-        ask = Ask(name + question[-4:], flags, b"")
-        keys = keys_of(ask)
+        asked = name + question[-4:]
+        ask = new_ask((asked, flags, b""))
+        keys = keys_of(ask) if flags & APART else (asked, name)
         if not self.cache.lacks(keys):
             return False
         if not self._ask_alone(Relayed(ask, keys, self, packet, end, opt, address, door), now):

@@ -15,7 +15,7 @@ PACKET = 32
 # No power of two, or all slots would contend for the same few lines of the CPU's cache.
 SLOT = PACKET + UDP_DATAGRAM + 32
 
-Origin = Any  # where a datagram came from, and which of our addresses it came to
+Origin = Any  # where a datagram came from, and which of our addresses it came to; its address and port alone if it came as `one`
 
 
 class Octets(Protocol):
@@ -44,5 +44,13 @@ class Datagrams(Protocol):
     def origin(self, number: int, /) -> Origin:
         """Whereto `send` shall answer the datagram in a slot."""
 
-    def host(self, number: int, /) -> str:
-        """Its sender's address as people write it."""
+    def host(self, origin: Origin, /) -> str:
+        """The sender's address as people write it."""
+
+    has_one: bool  # whether datagrams may also be taken and sent one by one, which the following two do
+
+    def one(self, size: int, /) -> tuple[bytes, Origin]:
+        """Take one, of which what is beyond so many octets is lost. Raises OSError where there is none."""
+
+    def send_one(self, message: bytes, origin: Origin, /) -> int:
+        """Send one to where such a one came from. Raises OSError."""

@@ -5,6 +5,7 @@ disk, then put in its place. That is done in steps: another thread would hold pa
 it run. A file that is damaged is set aside and never half used. It must never know where tables come from.
 """
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
@@ -39,6 +40,8 @@ class Snapshot:
 
     def load(self) -> Table | None:
         """The table that was kept last, if there is a good one."""
+        collecting = gc.isenabled()
+        gc.disable()  # nothing read here is garbage, and searching it for some takes long
         try:
             with open(self._path, "rb") as opened:
                 table = read(opened.read(TABLE_FILE_BYTES + 1))
@@ -50,6 +53,9 @@ class Snapshot:
         except BadTable as bad:
             self._set_aside(str(bad))
             return None
+        finally:
+            if collecting:
+                gc.enable()
         _log.info(
             "snapshot {path}: {hosts} hosts, generation {generation}",
             path=self._path,

@@ -4,15 +4,15 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
 from meshdns.agent.facts import Facts
-from meshdns.agent.measures import measures
-from meshdns.agent.pages import COUNTED, find
 from meshdns.net import statuspage
-from meshdns.web import Asked, Page
+
+if TYPE_CHECKING:
+    from meshdns.net.site import Site
 
 __all__ = ["Facts", "StatusPage"]
 
@@ -22,12 +22,18 @@ class StatusPage(statuspage.StatusPage):
 
     def __init__(self, facts: Facts, reactor: Any, refresh: Callable[[], Deferred[None] | None] = lambda: None) -> None:
         """`refresh` fetches the numbers of other processes, before a page that tells them; None: there are none."""
-        super().__init__(self._find, lambda: measures(self.facts), reactor, self._before)
+        super().__init__(self._load, reactor)
         self.facts = facts
         self._refresh = refresh
 
-    def _before(self, asked: Asked) -> Deferred[None] | None:
-        return self._refresh() if asked.path in COUNTED else None
+    def _load(self) -> "Site":
+        from meshdns.agent.measures import measures
+        from meshdns.agent.pages import COUNTED, find
+        from meshdns.net.statussite import status_site
 
-    def _find(self, asked: Asked) -> Page:
-        return find(self.facts, asked, self.metrics)
+        return status_site(
+            lambda asked, metrics: find(self.facts, asked, metrics),
+            lambda: measures(self.facts),
+            self._reactor,
+            lambda asked: self._refresh() if asked.path in COUNTED else None,
+        )

@@ -76,7 +76,7 @@ class TcpStream(dns.DNSProtocol):
             else:
                 packed.hits += 1
                 source = packed.source
-                tail = packed.next_tail()
+                tail = packed.tail or packed.next_tail()
                 answers += ((len(tail) + 2).to_bytes(2), octets[at + 2 : at + 4], tail)
                 size += len(tail)
             at = end

@@ -85,10 +85,10 @@ class Upstream:
         pool: Pool,
         sockets: int | None = None,
         batch: Batch | None = None,
-        secure: Secured | None = None,
+        secure: Callable[[], Secured] | None = None,
         recovered: Callable[[], object] = lambda: None,
     ) -> None:
-        """`recovered` is called when a server that was dead answers again."""
+        """`secure` gives the way to TLS once a server wants it; `recovered` is called when a server that was dead answers again."""
         self._reactor = reactor
         self._seconds: Callable[[], float] = reactor.seconds
         self._servers = servers
@@ -321,7 +321,7 @@ class Upstream:
         if place.transport == "tls":
             if self._secure is None:
                 raise ValueError("nothing is trusted")
-            factory = self._secure.wrap(place, factory)
+            factory = self._secure().wrap(place, factory)
         return cast(IConnector, self._reactor.connectTCP(place.host, place.port, factory, timeout=None))
 
     def stream_received(self, stream: "_Stream", message: bytes) -> None:
@@ -347,7 +347,8 @@ class Upstream:
         if self._streams.get(stream.server) is stream:
             del self._streams[stream.server]
             reason = "network"
-            if self._secure and (distrust := self._secure.distrust(stream.place, cause)):
+            secure = self._secure() if self._secure and stream.place.transport == "tls" else None
+            if secure and (distrust := secure.distrust(stream.place, cause)):
                 reason, text = "untrusted", f"is not trusted: {distrust}"
                 self._tell(stream.place, distrust)
             steps = self._flights.failed(

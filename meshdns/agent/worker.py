@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet import reactor as twisted_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol, connectionDone
@@ -186,9 +185,8 @@ class Worker(Protocol):
         self.transport.write(frame(word, content))
 
 
-def main() -> None:
+def run(reactor: Any) -> None:
     """One worker, for as long as it is told to."""
-    reactor: Any = twisted_reactor
     prepare(reactor)
     for ignored in (
         signal.SIGINT,
@@ -201,7 +199,3 @@ def main() -> None:
     log = cast(ILogObserver, worker.log)
     globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False, discardBuffer=True)
     reactor.run(installSignalHandlers=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,8 @@ from meshdns.certificates import Authority
 from meshdns.control.identity import Identity, Refusal
 from meshdns.defaults import CERTIFICATE_BACKDATE, REQUEST_BYTES
 from meshdns.net.site import Request
-from meshdns.net.tls import TrustProblem, uris
+from meshdns.net.tls import uris
+from meshdns.net.trust import TrustProblem
 from meshdns.values import time_text
 from meshdns.web import Refused
 

@@ -34,7 +34,8 @@ from meshdns.host import descriptors
 from meshdns.net.ports import tls_port
 from meshdns.net.site import Site
 from meshdns.net.supervisor import Supervisor
-from meshdns.net.tls import ServerTls, TrustProblem
+from meshdns.net.tls import ServerTls
+from meshdns.net.trust import TrustProblem
 from meshdns.settings import Invalid
 
 _log = Logger()

@@ -1,47 +1,40 @@
-"""Outside: a status page over plain HTTP on loopback, with metrics for Prometheus.
+"""Outside: a status page over plain HTTP on loopback: open at once, and loaded when somebody comes for the first time.
 
-A function that finds pages, and one that measures, enter; requests come in, pages go out. It must never know what is told.
+A function that loads a site enters; connections go to it. It must never know what a page says.
+
+Most agents beside an application are never asked. What speaks HTTP and what writes metrics is imported in another thread, since
+it takes a tenth of a second, and packets must not wait for that: they share the interpreter with it. Whoever comes first
+waits in the kernel's queue meanwhile.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-    SummaryMetricFamily,
-)
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.registry import Collector
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from meshdns.defaults import TCP_BACKLOG
-from meshdns.metrics import Buckets, Mean, Measure, Value
-from meshdns.net.site import Before, Pages, Site
-from meshdns.web import Asked, Page
 
-Measures = Callable[[], Iterable[Measure]]
+if TYPE_CHECKING:
+    from meshdns.net.site import Site
+
+_log = Logger()
 
 
 class StatusPage:
     """A page of its own address."""
 
-    def __init__(
-        self, find: Callable[[Asked], Page], measures: Measures, reactor: Any, before: Before = lambda asked: None
-    ) -> None:
-        """`before` says what a page must wait for, if anything."""
+    def __init__(self, load: "Callable[[], Site]", reactor: Any) -> None:
+        """`load` imports what a site needs and makes one; it is called in another thread."""
         self._reactor = reactor
-        self._site = Site(Pages(find, before), reactor)
+        self._site = StatusSite(load, reactor)
         self._address: tuple[str, int] | None = None
         self._port: tcp.Port | None = None
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Measures(measures))
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
 
     # from the root
 
@@ -51,7 +44,7 @@ class StatusPage:
             return
         opened = None
         if address:
-            opened = tcp.Port(address[1], self._site, TCP_BACKLOG, address[0], self._reactor)
+            opened = _Port(address[1], self._site, TCP_BACKLOG, address[0], self._reactor)
             opened.startListening()
         if self._port:
             self._port.stopListening()
@@ -67,46 +60,54 @@ class StatusPage:
         port, self._address, self._port = self._port, None, None
         if port:
             await cast("Deferred[None]", maybeDeferred(port.stopListening))
-        await self._site.abort()
-
-    # from who finds pages
-
-    def metrics(self) -> Page:
-        return Page(CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self._registry))
+        if self._site.site is not None:
+            await self._site.site.abort()
 
 
-# Metrics
+class StatusSite(ServerFactory):
+    """A site that is loaded when it is needed."""
+
+    noisy = False
+
+    def __init__(self, load: "Callable[[], Site]", reactor: Any) -> None:
+        self.site: Site | None = None
+        self._load = load
+        self._reactor = reactor
+        self._loading: Deferred[None] | None = None
+
+    def loaded(self, then: Callable[[], None]) -> None:
+        """Call when there is a site, or when it is clear that there will be none."""
+        if self._loading is None:
+            loading = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._load)
+            self._loading = loading.addCallbacks(self._is_there, self._is_missing)
+        self._loading.addCallback(lambda _: then())
+
+    def _is_there(self, site: "Site") -> None:
+        self.site = site
+
+    def _is_missing(self, failure: Failure) -> None:
+        self._loading = None  # the next one may have more luck
+        _log.failure("please report this bug: the status page cannot be loaded", failure)
+
+    # from the port
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self.site.buildProtocol(addr) if self.site is not None else None
 
 
-class _Measures(Collector):
-    """Measures as prometheus_client wants them, made anew from plain numbers for each scrape."""
+class _Port(tcp.Port):
+    """Takes nobody in before there is a site."""
 
-    def __init__(self, measures: Measures) -> None:
-        self._measures = measures
+    factory: StatusSite
 
-    def collect(self) -> Iterator[Metric]:
-        for measure in self._measures():
-            yield _family(measure)
+    def doRead(self) -> None:
+        if self.factory.site is not None:
+            super().doRead()
+            return
+        self.stopReading()
+        self.factory.loaded(self._go_on)
 
-
-_FAMILIES: Mapping[str, Callable[..., Any]] = {
-    "counter": CounterMetricFamily,
-    "gauge": GaugeMetricFamily,
-    "histogram": HistogramMetricFamily,
-    "summary": SummaryMetricFamily,
-}
-
-
-def _family(measure: Measure) -> Metric:
-    family = _FAMILIES[measure.kind](f"meshdns_{measure.name}", measure.about, labels=measure.labels)
-    for labels, value in measure.samples:
-        family.add_metric(labels, **_sample(value))
-    return cast(Metric, family)
-
-
-def _sample(value: Value) -> dict[str, Any]:
-    if isinstance(value, Buckets):
-        return {"buckets": value.bounds, "sum_value": value.total}
-    if isinstance(value, Mean):
-        return {"count_value": value.count, "sum_value": value.total}
-    return {"value": value}
+    def _go_on(self) -> None:
+        if self.connected:
+            super().doRead()  # without a site, to turn whoever waits away
+            self.startReading()

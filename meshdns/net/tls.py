@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSS
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from meshdns.net.trust import TrustProblem
 from meshdns.pins import pin
 
 _log = Logger()
@@ -27,10 +28,6 @@ _log = Logger()
 _NO_AUTHORITY = frozenset({18, 19, 20, 21, 27})
 _OUT_OF_TIME = frozenset({9, 10})  # not valid yet, not valid any more
 _OK = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-
-
-class TrustProblem(Exception):
-    """Why files of certificates cannot be used, as a sentence."""
 
 
 def _stamps(paths: Sequence[str | None]) -> tuple[tuple[int, ...], ...]:
@@ -191,7 +188,8 @@ class ClientTls:
             self.refused = f"its certificate was not accepted: {crypto_text(code)}{clocks}"
             return False
         # OpenSSL has built the chain and checks each signature in it, also where it ends at nobody we know.
-        chain.pins[depth] = pin(certificate.to_cryptography())
+        if self._pins:
+            chain.pins[depth] = pin(certificate.to_cryptography())
         if depth:
             return True
         # The last step may well be one that is not ok: of a lone certificate nothing more is asked, not even its dates.

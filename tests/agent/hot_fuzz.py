@@ -77,39 +77,63 @@ _SOURCE = bytes([127, 0, 0, 1]) + bytes(20)
 class Memory:
     """Datagrams of nobody: what shall arrive, and what left, in place or later, by the number of the packet."""
 
+    has_one = True
+
     def __init__(self) -> None:
         self.octets: Any = _Octets(UDP_BATCH * SLOT)
         self.received = [0] * UDP_BATCH
         self.leaving = [0] * UDP_BATCH
         self.packets: Sequence[bytes] = ()
+        self.waiting: list[int] = []
         self.packed: dict[int, bytes] = {}
         self.sent: list[tuple[int, bytes]] = []
+        self.singles = 0  # that were taken one by one
+        self._slots: list[int] = []  # what stands in them
+
+    def bring(self, packets: Sequence[bytes]) -> None:
+        self.packets, self.waiting = packets, list(range(len(packets)))
+        self.packed, self.sent = {}, []
 
     def receive(self) -> int:
-        for number, packet in enumerate(self.packets):
-            at = number * SLOT
+        self._slots, self.waiting = self.waiting, []
+        for slot, packet in enumerate(self.packets[number] for number in self._slots):
+            at = slot * SLOT
             self.octets[at + HOST : at + HOST + 24] = _SOURCE
             self.octets[at + PACKET : at + PACKET + len(packet)] = packet
-            self.received[number] = len(packet)
-        return len(self.packets)
+            self.received[slot] = len(packet)
+        return len(self._slots)
 
     def answer(self, first: int, end: int) -> int:
-        for number in range(first, end):
-            start = number * SLOT + PACKET
-            if number in self.packed:
-                raise AssertionError(f"packet {number} was answered twice")
-            self.packed[number] = self.octets[start : start + self.leaving[number]]
+        for slot in range(first, end):
+            start = slot * SLOT + PACKET
+            self._leave(self._slots[slot], self.octets[start : start + self.leaving[slot]])
         return 0
 
+    def _leave(self, number: int, message: bytes) -> None:
+        if number in self.packed:
+            raise AssertionError(f"packet {number} was answered twice")
+        self.packed[number] = message
+
     def send(self, outbox: Sequence[tuple[bytes, Origin]]) -> int:
-        self.sent += [(number, message) for message, number in outbox]
+        self.sent += [(origin[1], message) for message, origin in outbox]
         return 0
 
     def origin(self, number: int) -> Origin:
-        return number
+        return "127.0.0.1", self._slots[number]
 
-    def host(self, number: int) -> str:
-        return "127.0.0.1"
+    def host(self, origin: Origin) -> str:
+        return str(origin[0])
+
+    def one(self, size: int) -> tuple[bytes, Origin]:
+        if not self.waiting:
+            raise BlockingIOError
+        number = self.waiting.pop(0)
+        self.singles += 1
+        return self.packets[number][:size], ("127.0.0.1", number)
+
+    def send_one(self, message: bytes, origin: Origin) -> int:
+        self._leave(origin[1], message)
+        return len(message)
 
 
 class Line:
@@ -146,7 +170,7 @@ class _Octets(bytearray):
 class Anybody:
     """Access for the one source there is."""
 
-    sources: set[bytes] = attrs.field(factory=set)
+    sources: set[bytes | str] = attrs.field(factory=set)
     forget_at: float = float("inf")
 
     def allows(self, address: str) -> bool:
@@ -183,7 +207,7 @@ class World:
             53, protocol, "127.0.0.1", Clock(), front=front, packed=self.resolver.packs.datagrams, access=Anybody(), batch=batch,
             linger=Linger(Clock()), open_datagrams=lambda bound: self.memory, take_short=lambda *_: False,
         )  # fmt: skip
-        self._door._datagrams = self.memory
+        self._door.use(self.memory)
         protocol.transport = self.memory
         self._line = Line()
         self._stream = TcpFactory(front, self.resolver.packs.streams, Clock()).buildProtocol(None)
@@ -208,9 +232,9 @@ class World:
     def _batch(self) -> None:
         memory, random = self.memory, self.random
         count = random.choice((1, 1, 2, 5, 20, UDP_BATCH))
-        memory.packets = [self._packet() for _ in range(count)]
-        memory.packed, memory.sent = {}, []
-        self._door.read()
+        memory.bring([self._packet() for _ in range(count)])
+        while memory.waiting:
+            self._door.read()
         self.questions += count
         self.packed += len(memory.packed)
         answered = sorted([*memory.packed, *(number for number, _ in memory.sent)])

@@ -169,7 +169,7 @@ class Case(TestCase):
         *servers: Server,
         sockets: int | None = None,
         batch: Batch | None = None,
-        secure: Secured | None = None,
+        secure: Callable[[], Secured] | None = None,
         **options: Any,
     ) -> Upstream:
         batch = batch or Batch()

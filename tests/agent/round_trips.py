@@ -62,7 +62,8 @@ def ask(kind: type[Batched | Single], door_host: str, asked: str) -> list[str | 
         datagrams = kind(door)
         client.send(b"question")
         receive(datagrams, door)
-        host, origin = datagrams.host(0), datagrams.origin(0)
+        origin = datagrams.origin(0)
+        host = datagrams.host(origin)
         write(datagrams, 0, b"in place")
         lost = datagrams.answer(0, 1) + datagrams.send([(b"later", origin)])
         got = [None if lost else (heard(client) or b"nothing").decode() for _ in range(2)]

@@ -28,6 +28,7 @@ HOSTS = [
     "*.example.com",
     "db.example.com",
     "svc.cluster.local",
+    "c.svc.cluster.local",
     "cluster.local",
 ]
 ADDRESSES = ["10.0.0.1", "10.0.0.2", "2001:db8::1"]
@@ -35,7 +36,12 @@ entries = st.fixed_dictionaries(
     {"host": st.sampled_from(HOSTS), "ips": st.lists(st.sampled_from(ADDRESSES), max_size=3, unique=True)},
     optional={"registry": st.sampled_from(["Kubernetes", "External"])},
 ).map(table.entry)
-tables = st.lists(entries, max_size=8).map(lambda each: Table.of(each, ["cluster.local"]))
+ZONES = [["cluster.local"], ["cluster.local", "svc.cluster.local"], ["cluster.local", "a.ns1.svc.cluster.local"]]
+tables = st.sampled_from(ZONES).flatmap(
+    lambda zones: st.lists(
+        st.lists(entries, max_size=8).map(lambda each: Table.of(each, zones)), min_size=2, max_size=4
+    )
+)
 
 
 def by_delta(old: Table, new: Table) -> Table:
@@ -56,7 +62,7 @@ def many(count: int, ips: str = "10.0.0.1") -> Table:
 
 
 class FollowTests(SynchronousTestCase):
-    @given(st.lists(tables, min_size=2, max_size=4))
+    @given(tables)
     def test_as_if_built_anew(self, several: list[Table]) -> None:
         """X3: after any deltas an authority has what it would have had from the last table alone."""
         held = several[0]

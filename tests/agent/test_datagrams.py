@@ -1,5 +1,6 @@
 """Batches of datagrams over real sockets: recvmmsg and the plain loop keep the same promises (rules D1, D2)."""
 
+import ast
 import json
 import shutil
 import socket
@@ -8,14 +9,35 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cffi import FFI
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from meshdns.agent import mmsg
 from meshdns.agent.datagrams import Batched, Single, has_batches, open_datagrams
 from meshdns.agent.slots import HOST, NAME, PACKET, SLOT, Datagrams, Origin
 from meshdns.defaults import UDP_BATCH, UDP_DATAGRAM
 from tests.agent.round_trips import ask, bound, client_of, heard, receive, source, write
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class DeclaredTests(SynchronousTestCase):
+    def test_generated(self) -> None:
+        """What is kept for cffi is what it makes of the C beside it."""
+        declared = FFI()
+        declared.cdef(mmsg.DECLARED)
+        declared.set_source(mmsg.__name__, None)
+        made = Path(self.mktemp())
+        declared.emit_python_code(str(made))
+        self.assertEqual(described(made.read_text()), described(Path(mmsg.__file__).read_text()))
+
+
+def described(source: str) -> str:
+    """How a module makes its `ffi`, however that is laid out."""
+    statements = ast.parse(source).body
+    return next(
+        ast.dump(each.value) for each in statements if isinstance(each, ast.Assign) and "FFI(" in ast.unparse(each)
+    )
 
 
 class SingleTests(SynchronousTestCase):
@@ -132,7 +154,7 @@ class SingleTests(SynchronousTestCase):
         first, again, other = (source(self.datagrams, number)[HOST:NAME] for number in range(3))
         self.assertEqual(first, again)
         self.assertNotEqual(first, other)
-        self.assertEqual("127.0.0.2", self.datagrams.host(2))
+        self.assertEqual("127.0.0.2", self.datagrams.host(self.datagrams.origin(2)))
 
     def test_asked_address(self) -> None:
         """D1: at a wildcard address the answer comes from the one that was asked."""

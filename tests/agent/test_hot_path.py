@@ -15,6 +15,8 @@ class SameTests(SynchronousTestCase):
             world = World(seed)
             world.run(4000)
             self.assertGreater(world.packed, 300)
+            self.assertGreater(world.memory.singles, 300)
+            self.assertGreater(world.questions - world.memory.singles, 300)
 
 
 def question(number: int) -> bytes:

@@ -73,6 +73,9 @@ class Busy:
     def timeout(self) -> float:
         return self._waits.pop(0)
 
+    def seconds(self) -> float:
+        return 0.0
+
 
 class LingerTests(TestCase):
     def setUp(self) -> None:
@@ -156,7 +159,7 @@ class LingerTests(TestCase):
         """What is read may close another socket that is ready, too."""
         read: list[Reader] = []
         for reader, other in ((self.one, self.two), (self.two, self.one)):
-            self.linger.add(reader.fileno(), lambda reader=reader, other=other: (read.append(reader), other.close()))
+            self.linger.add(reader.fileno(), lambda reader=reader, other=other: read.append(reader) or other.close())
             reader.theirs.send(b"x")
         waiting = select.epoll()
         self.addCleanup(waiting.close)
@@ -166,6 +169,26 @@ class LingerTests(TestCase):
         self.linger._reactor = Busy()
         self.linger.read(lambda: None)
         self.assertEqual(1, len(read))
+
+    def test_settled(self) -> None:
+        """What says that it has set no timer is believed: until the next timer that was known the reactor is not asked again."""
+        said: list[bool] = [False, True, True, False]
+        busy, now = Busy(), [0.0]
+        busy._waits = [0.01, 0.01, 0.0]
+        busy.seconds = lambda: now[0]  # type: ignore[method-assign]
+        self.one.theirs.send(b"x")
+        self.linger.add(self.one.fileno(), lambda: said.pop(0))
+        waiting = select.epoll()
+        self.addCleanup(waiting.close)
+        waiting.register(self.one.fileno(), select.EPOLLIN)
+        self.linger._poll = waiting.poll
+        self.linger._reactor = busy
+        self.linger.read(lambda: None)
+        self.assertEqual(([], []), (said, busy._waits))
+        said[:], busy._waits[:] = [True, True], [0.01]
+        self.linger.add(self.one.fileno(), lambda: now.append(now.pop(0) + 0.006) or said.pop(0))
+        self.linger.read(lambda: None)
+        self.assertEqual(([], []), (said, busy._waits))
 
     def test_other_reactors(self) -> None:
         """Without an epoll of the reactor's there is one read, and nobody waits."""

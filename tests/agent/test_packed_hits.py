@@ -49,7 +49,7 @@ class PackedHitTests(SynchronousTestCase):
         if known is None or self.mesh.now >= known.until:
             return self.ordinary(packet), False
         known.hits += 1
-        return packet[:2] + known.next_tail(), True
+        return packet[:2] + (known.tail or known.next_tail()), True
 
     def is_packed(self, packet: bytes, *, tcp: bool = False) -> bool:
         """Whether it is after a miss and a hit."""

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
 from itertools import repeat
@@ -16,6 +17,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
+from twisted.python.threadable import isInIOThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from meshdns import __version__, defaults, table
@@ -535,7 +537,7 @@ class LargeTableTests(PageTests):
         done: Deferred[None] = Deferred()
 
         def look() -> None:
-            if self.page._site._open:
+            if self.page._site.site._open:
                 reactor.callLater(0.01, look)  # type: ignore[attr-defined]
             else:
                 done.callback(None)
@@ -565,7 +567,8 @@ class ConnectionTests(PageTests):
     async def test_idle(self) -> None:
         """A silent connection is closed without a word in the log."""
         clock = Clock()
-        site = self.page._site
+        await self.get("/healthz")
+        site = self.page._site.site
         self.patch(site, "reactor", clock)
         connection = await deferToThread(self.connect)
         await deferToThread(lambda: connection.sendall(b"GET / HT"))
@@ -579,6 +582,33 @@ class ConnectionTests(PageTests):
             turn: Deferred[None] = Deferred()
             reactor.callLater(0.005, turn.callback, None)  # type: ignore[attr-defined]
             await turn
+
+    async def test_loaded_once(self) -> None:
+        """Nothing is loaded before somebody comes; then once, in another thread, for all who come meanwhile."""
+        loaded: list[bool] = []
+        go_on, load = threading.Event(), self.page._site._load
+
+        def slow() -> site.Site:
+            loaded.append(isInIOThread())
+            go_on.wait(WAIT)
+            return load()
+
+        self.patch(self.page._site, "_load", slow)
+        asked = [Deferred.fromCoroutine(self.get("/healthz")) for _ in range(3)]
+        await self.until(lambda: bool(loaded))
+        go_on.set()
+        self.assertEqual([200] * 3, [(await each).code for each in asked])
+        self.assertEqual([False], loaded)
+
+    async def test_not_loaded(self) -> None:
+        """Whoever comes is turned away when a part is missing, as the log says; the next one may have more luck."""
+        load = self.page._site._load
+        self.patch(self.page._site, "_load", lambda: load() if self.logged else 1 / 0)
+        with self.assertRaises(ConnectionError):  # RemoteDisconnected is one
+            await self.get("/healthz")
+        self.assertIn("the status page cannot be loaded", self.logged[-1]["log_format"])
+        self.assertEqual(200, (await self.get("/healthz")).code)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     async def test_taken_port(self) -> None:
         """A port that another has: the page stays where it is."""
@@ -670,7 +700,8 @@ class WaitingTests(PageTests):
         connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await self.asked
         connection.close()
-        while self.page._site._open:
+        assert self.page._site.site is not None
+        while self.page._site.site._open:
             await deferLater(reactor, 0.01)
         self.waiting[0].callback(None)
         self.assertEqual([], self.flushLoggedErrors())

@@ -56,7 +56,8 @@ class TlsCase(Case):
         return server, Server("127.0.0.1", port, "tls", name)
 
     def start_tls(self, *servers: Server, **options: Any) -> Upstream:
-        return self.start(*servers, secure=Secure(), **options)
+        secure = Secure()
+        return self.start(*servers, secure=lambda: secure, **options)
 
 
 class TrustTests(TlsCase):

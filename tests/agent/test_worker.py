@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class NonsenseTests(SynchronousTestCase):
     def end_of(self, told: bytes) -> tuple[int, str]:
         """Status and last words of one that is told this, and then nothing for as long as it lives."""
-        command = [sys.executable, "-P", "-m", "meshdns.agent.worker", "2"]
+        command = [sys.executable, "-P", "-m", "meshdns.worker", "2"]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=False,
             env={"PYTHONPATH": str(ROOT)},
@@ -39,7 +39,7 @@ class NonsenseTests(SynchronousTestCase):
 
     def test_end_of_the_pipe(self) -> None:
         """That is no accident."""
-        command = [sys.executable, "-P", "-m", "meshdns.agent.worker", "2"]
+        command = [sys.executable, "-P", "-m", "meshdns.worker", "2"]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, env={"PYTHONPATH": str(ROOT)}, timeout=30
         )

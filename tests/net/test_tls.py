@@ -13,7 +13,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
-from meshdns.net.tls import ClientTls, ServerTls, TrustProblem, uris
+from meshdns.net.tls import ClientTls, ServerTls, uris
+from meshdns.net.trust import TrustProblem
 from tests.pki import Authority, Issued
 
 reactor: Any = twisted_reactor

@@ -69,7 +69,7 @@ class Clocked:
     def ask(self, packet: bytes, tcp: bool) -> None:
         packed = None if tcp else self._resolver.packs.datagrams.known.get(packet[2:])  # as the UDP door does it
         if packed is not None and self._now < packed.until:
-            self.given.append(Given(dns.message.from_wire(packet[:2] + packed.next_tail())))
+            self.given.append(Given(dns.message.from_wire(packet[:2] + (packed.tail or packed.next_tail()))))
         elif tcp or self._short is None or not self._short.take(packet, (), self, self._now):
             self._resolver.answer(packet, tcp=tcp, now=self._now, done=self._give)
         self.settle()
