@@ -26,6 +26,7 @@ from benchmarks import (
     push,
     report,
     scale,
+    workers,
 )
 from benchmarks.cases import CASES
 from benchmarks.job import Done, Job, Setting
@@ -33,7 +34,7 @@ from benchmarks.report import Page
 from benchmarks.rounds import WARM_UP, Case, measure
 from benchmarks.servers import PACKAGES, Builder, require_programs
 
-JOBS = cast("tuple[Job, ...]", (counted, push, scale, loading, deltas, footprint, profiling))
+JOBS = cast("tuple[Job, ...]", (counted, push, scale, loading, deltas, footprint, workers, profiling))
 _ALONE = {push.WORD, scale.WORD, loading.WORD, footprint.WORD}  # which need no other program than taskset
 WORDS = (*dict.fromkeys(case.word for case in CASES), *(each.WORD for each in JOBS))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks.processes import CannotMeasure, end, last_words, pinned
+from benchmarks.processes import CannotMeasure, Core, end, last_words, pinned
 
 CLIENTS = 20  # sockets
 OUTSTANDING = 200  # queries on the way at once; with one, every server idles between them
@@ -23,12 +23,14 @@ class Load:
     rate: int | None = None
     once: bool = False
     tcp: bool = False
+    options: Sequence[str] = ()  # further words of dnsperf
 
     def command(self, port: int, seconds: float) -> list[str]:
         words = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(self.queries)]
         words += ["-l", f"{seconds:g}", "-c", str(CLIENTS), "-q", str(OUTSTANDING), "-W"]
         words += ["-n", "1"] if self.once else []
         words += ["-m", "tcp"] if self.tcp else []
+        words += self.options
         return words + (["-Q", str(self.rate), "-v"] if self.rate else [])
 
 
@@ -59,7 +61,7 @@ class Outcome:
     latency: Latency | None = None
 
 
-def drive(load: Load, port: int, seconds: float, core: int, log: Path) -> Outcome:
+def drive(load: Load, port: int, seconds: float, core: Core, log: Path) -> Outcome:
     """Run dnsperf to its end."""
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -12,13 +12,16 @@ from pathlib import Path
 _PATIENCE = 3.0  # seconds for a process to end before it is killed
 
 
+Core = int | str  # or several, as taskset takes them: `0,1`
+
+
 class CannotMeasure(Exception):
     """Why there is no figure, as a sentence for the user."""
 
 
 @contextmanager
 def running(
-    command: Sequence[str], core: int, log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str], core: Core, log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process for the length of a `with`."""
     with log.open("wb") as output:
@@ -37,7 +40,7 @@ def running(
         end(process)
 
 
-def pinned(command: Sequence[str], core: int) -> list[str]:
+def pinned(command: Sequence[str], core: Core) -> list[str]:
     return ["taskset", "-c", str(core), *command]
 
 

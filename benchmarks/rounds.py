@@ -11,6 +11,7 @@ from benchmarks import asking, caching, machine, names, processes
 from benchmarks.caching import Caching
 from benchmarks.load import Load, Outcome, drive
 from benchmarks.machine import Cores
+from benchmarks.processes import Core
 from benchmarks.servers import Builder, Room, Server
 from benchmarks.upstreams import upstream
 
@@ -121,7 +122,7 @@ def measure(
 
 
 @contextmanager
-def up(build: Builder, room: Room, core: int, hosts: Mapping[str, str]) -> Iterator[Started]:
+def up(build: Builder, room: Room, core: Core, hosts: Mapping[str, str]) -> Iterator[Started]:
     """A server that runs and gives right answers."""
     server = build(room)
     with processes.running(server.command, core, server.directory / "log", server.environment) as process:

@@ -72,13 +72,13 @@ def require_programs(programs: Iterable[str] = PACKAGES) -> None:
     twistd()
 
 
-def meshdns(room: Room) -> Server:
-    """The agent of this checkout, on the Python that runs the bench."""
+def meshdns(room: Room, more: str = "") -> Server:
+    """The agent of this checkout, on the Python that runs the bench. `more` are further lines of its configuration."""
     directory = room.of("meshdns")
     entries = [{"host": host, "ips": [ip], "registry": "Kubernetes"} for host, ip in names.mesh_hosts().items()]
     header = {"nametable": 1, "hosts": len(entries), "zones": [names.MESH_ZONE], "ttl": names.TTL}
     (directory / "table.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [header, *entries]))
-    more = f"search: [{', '.join(room.search)}]\n"
+    more += f"search: [{', '.join(room.search)}]\n"
     return agent(directory, "{file: table.jsonl}", f"127.0.0.1:{room.upstream_port}", more + room.caching.meshdns)
 
 

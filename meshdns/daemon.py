@@ -43,7 +43,8 @@ class Options(usage.Options):
 def makeService(options: Options) -> "AgentService":
     """The service for `twistd meshdns`."""
     reactor = small_reactor()
-    from meshdns.agent.service import AgentService, prepare
+    from meshdns.agent.answering import prepare
+    from meshdns.agent.service import AgentService
     from meshdns.net.trust import TrustProblem
 
     prepare(reactor)

@@ -27,6 +27,30 @@ STALE_PATIENCE = 1.8  # a client waits so long before it gets an expired answer 
 DESCRIPTORS = 8192  # asked of the host: a thousand TCP clients, and 512 sockets for each of a dozen upstream servers
 GC_THRESHOLD = 20_000  # objects made before circles of garbage are looked for; questions under way are fewer
 
+# child.py, feed.py, frames.py, worker.py, workers.py
+WORKERS_MOST = 64  # processes that answer: each holds the whole table, and more cores no machine has for its sidecar
+WORKER_BEAT = 0.2  # seconds from one question to a worker how it does to the next: some 0.2 % of a core, both sides
+WORKER_MISSED = (
+    3  # of these without an answer, and the worker hangs: after 0.6 to 0.8 s, so that it is mended within one
+)
+WORKER_COUNTS = 5  # of so many of these one asks for its counts, too: to add them up takes a millisecond in a busy one
+WORKER_START = (
+    30.0  # seconds for a new worker to say its first word: half of one is usual; others do its work meanwhile
+)
+WORKER_ALONE = (
+    1.5  # a worker that was asked nothing for so long ends: a redirect must not hold while the main process hangs
+)
+WORKER_STEADY = 10.0  # seconds after which a worker's death is no consequence of its start: the next one starts at once
+WORKER_REST_LEAST = 0.5  # seconds before one is started in the place of a worker that died sooner, doubled each time
+WORKER_REST_MOST = 30.0
+WORKER_LOOK = 0.5  # seconds that a status page waits for the numbers of the workers; then their last ones must do
+WORKER_STOP = 1.0  # seconds beyond DRAIN for a worker to end
+WORKER_LEAVE = 1.0  # seconds in which what waits in the sockets of a worker that is not wanted any more is answered
+WORKER_FRAME = 4 << 20  # octets of one message between main process and worker: a line of a table has at most one
+WORKER_PIECE = 1 << 16  # octets of lines in one message, and one line more
+WORKER_DELTAS = 64  # changes of the table that wait for a worker; with more the whole table is told anew
+WORKER_LINE = 4096  # octets of a worker's last words that the log repeats
+
 # doors.py, hotpath.py, slots.py, streams.py
 DRAIN = 3.0  # at the end, what upstreams still owe is waited for so long: clients ask again after about five
 DRAIN_READS = 100  # batches that are read at the end; a flood must not put it off

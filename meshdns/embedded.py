@@ -16,8 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
 from meshdns import defaults, names
+from meshdns.agent.answering import prepare
 from meshdns.agent.config import AgentConfig, load
-from meshdns.agent.service import AgentService, prepare
+from meshdns.agent.service import AgentService
 from meshdns.clusters import Cluster as ClusterSection
 from meshdns.control import model
 from meshdns.control.config import load as load_control

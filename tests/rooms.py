@@ -28,6 +28,7 @@ VOCABULARY += [
 ]
 # The only modules that wire others: they may import all but the room across the wall.
 ROOTS = ["meshdns.daemon", "meshdns.embedded", "meshdns.cli", "meshdns.cli.*", "meshdns.*.service", "meshdns.*.config"]
+ROOTS += ["meshdns.worker", "meshdns.agent.answering", "meshdns.agent.worker"]
 WALLS = [("agent", "control"), ("control", "agent")]
 # Within a room; everybody else but a root sees of another room nothing.
 REACH = {"Vocabulary": (), "Inside": ("Inside",), "Outside": ("Inside",), "Root": ("Inside", "Outside", "Root")}

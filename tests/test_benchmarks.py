@@ -37,6 +37,7 @@ from benchmarks import (
     report,
     scale,
     source,
+    workers,
     workload,
     world,
 )
@@ -290,7 +291,7 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertEqual({"unbound": 1.0, "dnsmasq": 0.8}, bars["misses"])
 
     def test_words(self) -> None:
-        ours = ("push", "scale", "loading", "deltas", "footprint", "profile")
+        ours = ("push", "scale", "loading", "deltas", "footprint", "workers", "profile")
         self.assertEqual(("mesh", "tcp", "relay", "paced", "hits", "misses", "workload", *ours), WORDS)
 
     def test_one_configuration_for_each_way_to_cache(self) -> None:
@@ -441,6 +442,17 @@ class OursTests(SynchronousTestCase):
             self.assertEqual(0, phase["asked"]["lost"])
             self.assertTrue(all(0 < took < 5 for took in phase["asked"]["took"]), phase["what"])
         self.assertEqual(3, phases[4]["times"])  # ten deltas a second
+
+    def test_workers(self) -> None:
+        if not shutil.which("dnsperf"):
+            raise SkipTest("dnsperf is missing: apt-get install dnsperf")
+        self.patch(workers, "ROUNDS", 1)
+        self.patch(workers, "SECONDS", 0.3)
+        self.patch(workers, "_ALL_UP", 0.3)
+        turns = self.run_job(workers).data["turns"]
+        self.assertEqual(4, len(turns))
+        for turn in turns:
+            self.assertTrue(turn["queries_per_second"] > 100 and 1 < turn["cpu_per_query"] < 1000, turn)
 
     def test_footprint(self) -> None:
         self.patch(footprint, "STARTS", 1)
@@ -625,6 +637,17 @@ class BarTests(SynchronousTestCase):
             ],
             list(loading.notes([phase], 100_000)),
         )
+
+    def test_workers(self) -> None:
+        """Each is told as a multiple of one worker; what was lost is told, too."""
+        turns = [
+            workers.Turn(count, kind, rate * count, 5.0, 1.0, lost)
+            for kind, rate in (("packed", 50_000), ("made anew", 10_000))
+            for count, lost in ((1, 0.0), (2, 0.02))
+        ]
+        found = workers.page(turns)
+        self.assertEqual(["made anew", "2", "20,000", "2.00", "5.00", "1.00"], found.rows[-1])
+        self.assertEqual("2 of 4 runs lost queries, up to 2.0%", found.notes[1])
 
     def test_footprint(self) -> None:
         starts = [footprint.Start(seconds, 0.4, 41_000_000, 0.0) for seconds in (0.5, 0.7, 0.55)]

@@ -39,6 +39,11 @@ class Adoption:
 
     # from the root
 
+    @property
+    def busy(self) -> bool:
+        """Whether a table is not wholly in force yet."""
+        return self._steps is not None
+
     def finish(self) -> None:
         """Take what has come into force now, whole."""
         while self._steps is not None:

@@ -184,7 +184,7 @@ class Log:
 @attrs.frozen(kw_only=True)
 class AgentConfig:
     """The whole file. `allow` holds loopback, any, and networks as text; `search` None: the search list of resolv.conf;
-    `status` None: off."""
+    `status` None: off; `workers` None: as many as there are processors for us."""
 
     workload: Workload = setting(section(Workload))
     listen: tuple[Endpoint, ...] = setting(listed(endpoint, 1), tuple(Endpoint(*each) for each in defaults.LISTEN))
@@ -192,6 +192,7 @@ class AgentConfig:
     search: tuple[bytes, ...] | None = setting(listed(domain), None)
     autopath: str = setting(choice("all", "mesh", "off"), "all")
     udp_max: int = setting(whole(512, 4096), defaults.UDP_MAX)
+    workers: int | None = setting(unless("auto", None, whole(1, defaults.WORKERS_MOST)), 1)
     table: Table = setting(section(Table, exactly_one("control_plane", "manifests", "file"), apart("manifests")))
     mesh: Mesh = setting(section(Mesh), Mesh())
     upstream: Upstream = setting(section(Upstream, _patient), Upstream())

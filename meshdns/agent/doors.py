@@ -107,9 +107,9 @@ class Doors:
             self._shut(address)
 
     @property
-    def sockets(self) -> list[Any]:
-        """Those that are listened on."""
-        return [door.socket for both in self._open.values() for door in both]
+    def sockets(self) -> dict[Address, tuple[Any, Any]]:
+        """Those that are listened on, over UDP and TCP."""
+        return {address: (datagrams.socket, streams.socket) for address, (datagrams, streams) in self._open.items()}
 
     def tell_queries(self, wanted: bool) -> None:
         """Whether to log each query; no answer is kept packed then, nor is there a short way: those pass without a word."""

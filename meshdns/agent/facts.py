@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import attrs
 
 from meshdns import __version__, names
-from meshdns.agent.cache import Cache
+from meshdns.agent.counts import Counts, UpstreamSide, summed
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.resolver import Resolver
 from meshdns.agent.servers import USELESS
@@ -37,18 +37,13 @@ class TableSource(Protocol):
     def polls(self) -> Mapping[str, int]: ...
 
 
-class UpstreamSide(Protocol):
-    """The upstream servers, as Upstream has them."""
+class Others(Protocol):
+    """The workers beside this process, as Workers has them: their numbers when they last told them, those of processes that have
+    ended among them, and a row about each that is there."""
 
+    @property
+    def counts(self) -> Sequence[Counts]: ...
     def status(self) -> Sequence[Mapping[str, Any]]: ...
-    @property
-    def inflight(self) -> int: ...
-    @property
-    def joined(self) -> int: ...
-    @property
-    def shed(self) -> int: ...
-    @property
-    def dropped(self) -> Mapping[str, int]: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -68,6 +63,7 @@ class Facts:
     config: str
     table_source: str
     trouble: Callable[[], str] = str
+    others: Others | None = None
 
     @property
     def held(self) -> Table | None:
@@ -75,9 +71,18 @@ class Facts:
         return self.resolver.authority.table
 
     @property
-    def cache(self) -> Cache:
-        """What upstreams said."""
-        return self.resolver.lookups.cache
+    def counts(self) -> Counts:
+        """What all workers have counted; of upstream servers those of now."""
+        own = Counts.of(self.resolver, self.ledger, self.upstream)
+        total = summed([own, *(self.others.counts if self.others else ())])
+        return attrs.evolve(total, upstreams=total.upstreams[: len(own.upstreams)])
+
+    @property
+    def workers(self) -> list[dict[str, Any]]:
+        """A row about each process that answers, this one first."""
+        rows = self.others.status() if self.others else ()
+        own = sum(self.ledger.queries().values())
+        return [{"number": 1, "state": "up", "restarts": 0, "queries": own}, *map(dict, rows)]
 
     @property
     def table_age(self) -> float | None:
@@ -99,7 +104,14 @@ def problems(facts: Facts) -> list[str]:
     found = [reason] if (reason := unready(facts)) else []
     if facts.held is not None and (trouble := facts.trouble()):
         found.append(f"The name table is old: {facts.table_source}: {trouble}. The last good one stays in force.")
-    return [*found, *_silent(facts.upstream.status())]
+    return [*found, *_silent(facts.counts.upstreams), *_missing(facts.workers)]
+
+
+def _missing(workers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Workers that are not there just now."""
+    for each in workers:
+        if each["state"] != "up":
+            yield f"Worker {each['number']} is not up ({each['state']}): the main process does its work meanwhile."
 
 
 def _silent(servers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -134,7 +146,7 @@ def table_summary(facts: Facts) -> dict[str, Any]:
 
 def overview(facts: Facts) -> dict[str, Any]:
     """The state of the whole agent."""
-    place, upstream = facts.resolver.place, facts.upstream
+    place, counts = facts.resolver.place, facts.counts
     return {
         "version": __version__,
         "ready": facts.held is not None,
@@ -148,47 +160,23 @@ def overview(facts: Facts) -> dict[str, Any]:
             "autopath": place.autopath,
         },
         "table": table_summary(facts),
-        "queries": _queries(facts.ledger) | {"autopath": facts.resolver.autopath_answers},
-        "cache": _cache(facts.cache, facts.resolver.packs.cache_hits),
-        "upstream": {"inflight": upstream.inflight, "joined": upstream.joined, "shed": upstream.shed},
-        "upstreams": [dict(server) for server in upstream.status()],
-        "dropped": dropped(facts),
+        "queries": _queries(counts) | {"autopath": counts.autopath},
+        "cache": dict(counts.cache),
+        "upstream": dict(counts.upstream),
+        "upstreams": [dict(server) for server in counts.upstreams],
+        "dropped": dict(counts.dropped),
+        "workers": facts.workers,
     }
 
 
-def dropped(facts: Facts) -> dict[str, int]:
-    """Packets dropped by reason; those from upstreams have `upstream-` in front."""
-    found = dict(facts.ledger.dropped)
-    for reason, count in facts.upstream.dropped.items():
-        found[f"upstream-{reason}"] = count
-    return found
-
-
-def _queries(ledger: Ledger) -> dict[str, Any]:
+def _queries(counts: Counts) -> dict[str, Any]:
     """Queries answered: in all, by source and by rcode."""
     sources: dict[str, int] = {}
     rcodes: dict[str, int] = {}
-    for (_, _, rcode, source), count in ledger.queries().items():
+    for (_, _, rcode, source), count in counts.queries.items():
         sources[source] = sources.get(source, 0) + count
         rcodes[rcode] = rcodes.get(rcode, 0) + count
     return {"total": sum(sources.values()), "sources": sources, "rcodes": rcodes}
-
-
-def _cache(cache: Cache, packed: int) -> dict[str, int]:
-    """What is kept, in octets of memory, and what came of the looks into it: each is one of hit, stale and miss.
-
-    `packed` are hits of which the cache itself knows nothing.
-    """
-    return {
-        "entries": cache.entries,
-        "bytes": cache.octets,
-        "max_bytes": cache.limits.max_bytes,
-        "hits": cache.hits + packed,
-        "stale": cache.stale,
-        "misses": cache.misses,
-        "prefetches": cache.prefetches,
-        "evictions": cache.evictions,
-    }
 
 
 def _rounded(seconds: float | None) -> float | None:

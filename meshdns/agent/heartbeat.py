@@ -1,7 +1,8 @@
 """Outside: the agent asks itself, so that a redirect knows that it lives.
 
 Addresses enter; every HEARTBEAT a query leaves for each. What answers it is the UDP door with all behind it, so an answer
-proves that applications are answered, too. The kernel sees the answer leave, and holds the redirect for a while
+proves that applications are answered, too: by one of several workers, always the same; that the others answer is for `workers` to
+see. The kernel sees the answer leave, and holds the redirect for a while
 (`host/nftables`); nobody reads it. It must never know whether there is a redirect.
 """
 

@@ -123,6 +123,7 @@ _PATHS = {
     "/v1/table": _Path(_table, "the name table; ?host=NAME for one entry of it", ("host",)),
     "/v1/explain": _Path(_explain, "?name=NAME&type=A for why the name is answered as it is", ("name", "type")),
 }
+COUNTED = frozenset({"/metrics", "/v1/status"})  # those that tell what the workers have counted
 
 
 def _wants_istio(accept: str) -> bool:

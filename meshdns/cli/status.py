@@ -56,6 +56,8 @@ def _lines(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "answers", _shares(queries["rcodes"]).removeprefix(": ") or "-"
     yield "cache", _cache(told["cache"], queries["sources"])
     yield "upstream", f"{upstream['inflight']} outstanding, {upstream['joined']} joined, {upstream['shed']} refused"
+    if len(told["workers"]) > 1:
+        yield "workers", ", ".join(map(_worker, told["workers"]))
     if told["dropped"]:
         yield "dropped", _shares(told["dropped"]).removeprefix(": ")
 
@@ -68,6 +70,13 @@ def _cache(cache: Mapping[str, int], sources: Mapping[str, int]) -> str:
         share = 100 * (fresh + stale) // total
         kept += f"; {share} % of {total} {'query' if total == 1 else 'queries'} from it, {stale} expired"
     return f"{kept}; {cache['prefetches']} refreshed early, {cache['evictions']} pushed out"
+
+
+def _worker(worker: Mapping[str, Any]) -> str:
+    """`2: 1204 queries and starting after 3 restarts`."""
+    more = "" if worker["state"] == "up" else f" and {worker['state']}"
+    more += f" after {_times(worker['restarts'], 'restart')}" if worker["restarts"] else ""
+    return f"{worker['number']}: {worker['queries']} {'query' if worker['queries'] == 1 else 'queries'}{more}"
 
 
 def _times(count: int, what: str) -> str:

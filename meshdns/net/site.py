@@ -20,6 +20,7 @@ from meshdns import __version__
 from meshdns.defaults import STATUS_CONNECTIONS, STATUS_HEADERS, STATUS_IDLE, STATUS_LINE, STATUS_REQUEST
 from meshdns.web import METHODS, Asked, Page, Refused
 
+Before = Callable[[Asked], Deferred[None] | None]
 PROBLEM = "application/problem+json"
 _SERVER = b"meshdns/" + __version__.encode()
 _ALWAYS = ((b"Cache-Control", b"no-cache"), (b"X-Content-Type-Options", b"nosniff"))
@@ -50,13 +51,32 @@ class Pages(Resource):
 
     isLeaf = True
 
-    def __init__(self, find_page: Callable[[Asked], Page]) -> None:
+    def __init__(self, find_page: Callable[[Asked], Page], before: Before = lambda asked: None) -> None:
+        """`before` says what a page must wait for, if anything."""
         super().__init__()
         self._find = find_page
+        self._before = before
 
     def render(self, request: "Request") -> bytes | int:
+        asked = request.asked()
+        waiting = self._before(asked)
+        if waiting is None:
+            return self._show(request, asked)
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+        waiting.addCallback(lambda _: None if gone else self._show_late(request, asked))
+        waiting.addErrback(request.fail)
+        return server.NOT_DONE_YET
+
+    def _show_late(self, request: "Request", asked: Asked) -> None:
+        shown = self._show(request, asked)
+        if isinstance(shown, bytes):
+            request.write(shown)
+            request.finish()
+
+    def _show(self, request: "Request", asked: Asked) -> bytes | int:
         try:
-            page = self._find(request.asked())
+            page = self._find(asked)
         except Refused as refused:
             return request.refuse(refused)
         request.setHeader(b"Content-Type", page.type.encode())
@@ -156,10 +176,14 @@ class Request(server.Request):
             self._deadline.cancel()
 
     def processingFailed(self, reason: Failure) -> Failure:
+        self.fail(reason)
+        return reason
+
+    def fail(self, reason: Failure) -> None:
+        """A bug of ours."""
         self._log.failure("please report this bug: {path}", reason, path=self.path)
         self.write(self.refuse(Refused(http.INTERNAL_SERVER_ERROR, "A bug of meshdns; its log says more.")))
         self.finish()
-        return reason
 
 
 def _text(octets: bytes) -> str:

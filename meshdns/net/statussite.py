@@ -18,14 +18,20 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from meshdns.metrics import Buckets, Mean, Measure, Value
-from meshdns.net.site import Pages, Site
+from meshdns.net.site import Before, Pages, Site
 from meshdns.web import Asked, Page
 
 Measures = Callable[[], Iterable[Measure]]
 
 
-def status_site(find: Callable[[Asked, Callable[[], Page]], Page], measures: Measures, reactor: Any) -> Site:
-    """`find` gets what is asked, and what makes the page of metrics; it gives a page, or raises Refused."""
+def status_site(
+    find: Callable[[Asked, Callable[[], Page]], Page],
+    measures: Measures,
+    reactor: Any,
+    before: Before = lambda asked: None,
+) -> Site:
+    """`find` gets what is asked, and what makes the page of metrics; it gives a page, or raises Refused. `before` says what a page
+    must wait for, if anything."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Measures(measures))
     ProcessCollector(registry=registry)
@@ -34,7 +40,7 @@ def status_site(find: Callable[[Asked, Callable[[], Page]], Page], measures: Mea
     def metrics() -> Page:
         return Page(CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
 
-    return Site(Pages(lambda asked: find(asked, metrics)), reactor)
+    return Site(Pages(lambda asked: find(asked, metrics), before), reactor)
 
 
 class _Measures(Collector):

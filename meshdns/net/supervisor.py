@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -59,13 +60,14 @@ class Supervisor:
         self._tell("STOPPING=1")
 
     def take(self, kind: int, host: str, port: int) -> socket.socket | None:
-        """A socket of this kind and address that was handed over, once."""
-        return self._passed.pop((kind, host, port), None)
+        """A socket of this kind and address that was handed over, each of them once."""
+        several = self._passed.get((kind, host, port))
+        return several.pop(0) if several else None
 
     def hold(self, sockets: Iterable[socket.socket]) -> None:
         """Have these held, and no others any more."""
         descriptors = [each.fileno() for each in sockets]
-        for stranger in self._passed.values():
+        for stranger in chain.from_iterable(self._passed.values()):
             stranger.close()
         self._passed.clear()
         self._tell(f"FDSTOREREMOVE=1\nFDNAME={_NAME}")
@@ -123,12 +125,12 @@ def _microseconds(said: Mapping[str, str]) -> int:
     return int(word) if word.isascii() and word.isdecimal() else 0
 
 
-def _passed(said: Mapping[str, str]) -> dict[tuple[int, str, int], socket.socket]:
+def _passed(said: Mapping[str, str]) -> dict[tuple[int, str, int], list[socket.socket]]:
     """The internet sockets that were handed over, by kind, host and port; whatever else was is closed."""
     count = said.get("LISTEN_FDS", "")
     if said.get("LISTEN_PID") != str(os.getpid()) or not (count.isascii() and count.isdecimal()):
         return {}
-    found: dict[tuple[int, str, int], socket.socket] = {}
+    found: dict[tuple[int, str, int], list[socket.socket]] = {}
     for descriptor in range(_FIRST, _FIRST + min(int(count), 1024)):
         try:
             os.set_inheritable(descriptor, False)
@@ -142,5 +144,5 @@ def _passed(said: Mapping[str, str]) -> dict[tuple[int, str, int], socket.socket
             continue
         passed.setblocking(False)
         host, port = passed.getsockname()[:2]
-        found.setdefault((passed.type, host, port), passed)
+        found.setdefault((passed.type, host, port), []).append(passed)
     return found

@@ -74,6 +74,7 @@ class ValueTests(SynchronousTestCase):
         )
         self.assertEqual((Endpoint("127.0.0.1", 15053), Endpoint("::1", 15053)), found.listen)
         self.assertEqual((("loopback",), None, "all", 1232), (found.allow, found.search, found.autopath, found.udp_max))
+        self.assertEqual(1, found.workers)
         self.assertEqual("/etc/meshdns/t.json", found.table.file)
         self.assertEqual((None, None, None), (found.table.control_plane, found.table.manifests, found.table.snapshot))
         self.assertEqual((None, None), (found.mesh.ttl, found.mesh.zones))
@@ -99,6 +100,7 @@ allow: [any, 10.0.0.0/8, 10.0.0.7, "fd00::/8", loopback]
 search: [ns1.svc.cluster.local, Corp.example]
 autopath: off
 udp_max: 4096
+workers: 4
 table: {file: ../t.json}
 mesh: {ttl: 0, zones: [cluster.local, clusterset.local]}
 upstream:
@@ -124,6 +126,7 @@ log: {queries: on}
                 search=(names.parse("ns1.svc.cluster.local"), names.parse("corp.example")),
                 autopath="off",
                 udp_max=4096,
+                workers=4,
                 table=config.Table(file="/etc/meshdns/../t.json"),
                 mesh=config.Mesh(ttl=0, zones=(names.parse("cluster.local"), names.parse("clusterset.local"))),
                 upstream=config.Upstream(
@@ -180,7 +183,8 @@ CONTRACT = f"""\
 
 # Files (behind HEAD) that both the checker and the schema take.
 GOOD = [
-    "udp_max: 512", "udp_max: 4096", "mesh: {ttl: 0}", "mesh: {ttl: 86400}", "mesh: {ttl: auto}", "mesh: {zones: [a]}",
+    "udp_max: 512", "udp_max: 4096", "workers: 1", "workers: 64", "workers: auto",
+    "mesh: {ttl: 0}", "mesh: {ttl: 86400}", "mesh: {ttl: auto}", "mesh: {zones: [a]}",
     "mesh:\n", "cache:\n",
     "upstream: {timeout: 10ms}", "upstream: {deadline: 1m}", "upstream: {timeout: 5s}", "upstream: {attempts: 10}",
     "upstream: {max_inflight: 60000}", "upstream: {servers: ['::1', 'tcp://[::1]', 'udp://1.1.1.1:54']}",
@@ -241,6 +245,10 @@ BAD = [
     ("udp_max: '1232'", ['3: udp_max: "1232" is quoted text; leave the quotes out']),
     ("udp_max: 1232B", ['3: udp_max: "1232B" is not a whole number']),
     ("udp_max: 20:32", ['3: udp_max: "20:32" is not a whole number']),
+    # workers
+    ("workers: 0", ['3: workers: "0" is out of range; 1 to 64 is possible']),
+    ("workers: 65", ['3: workers: "65" is out of range; 1 to 64 is possible']),
+    ("workers: all", ['3: workers: "all" is not a whole number']),
     # mesh
     ("mesh: [30]", [f"3: mesh: {NOT_MAP}"]),
     ("mesh: {ttl: 30s}", ['3: mesh.ttl: "30s" is not a whole number']),

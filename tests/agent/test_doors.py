@@ -18,8 +18,9 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from meshdns import wire
-from meshdns.agent import service, streams
+from meshdns.agent import answering, streams
 from meshdns.agent.access import Access, is_own_address
+from meshdns.agent.answering import open_doors
 from meshdns.agent.batch import Batch
 from meshdns.agent.datagrams import Single
 from meshdns.agent.flights import Reply
@@ -27,7 +28,6 @@ from meshdns.agent.ledger import Ledger
 from meshdns.agent.linger import Linger
 from meshdns.agent.packed import Packed
 from meshdns.agent.resolver import Answered
-from meshdns.agent.service import open_doors
 from tests.agent.mesh import HOSTS, Mesh
 
 NAME = "productpage.ns1.svc.cluster.local."
@@ -200,7 +200,7 @@ class OneByOneTests(BothTransportsTests):
     """The same where the platform has no recvmmsg."""
 
     def setUp(self) -> None:
-        self.patch(service, "open_datagrams", Single)
+        self.patch(answering, "open_datagrams", Single)
         super().setUp()
 
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.python.threadable import isInIOThread
@@ -53,6 +53,8 @@ MORE = (
     *(f"cache_{what}_total" for what in ("hits", "stale", "misses", "prefetches")),
     "upstream_shed_total",
     "upstream_inflight",
+    "workers",
+    "worker_restarts_total",
 )
 
 
@@ -665,3 +667,50 @@ class PieceTests(SynchronousTestCase):
             assert held
             body = b"".join(pages.istio_pieces(held.entries))
             self.assertEqual(json.loads(body), table.to_istio(held))
+
+
+class WaitingTests(PageTests):
+    """Pages that tell what other processes have counted."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.waiting: list[Deferred[None]] = []
+        self.asked: Deferred[None] = Deferred()
+        self.page._refresh = self.refresh
+
+    def refresh(self) -> Deferred[None]:
+        self.waiting.append(Deferred())
+        self.asked.callback(None)
+        return self.waiting[-1]
+
+    async def test_waits(self) -> None:
+        """They are shown as they are when the others have told theirs; the others do not wait."""
+        self.assertEqual(200, (await self.get("/healthz")).code)
+        self.assertEqual([], self.waiting)
+        coming = deferToThread(self.request, "/v1/status")
+        await self.asked
+        self.page.facts = self.make_facts(config="/later.yaml")
+        self.waiting[0].callback(None)
+        answer = await coming
+        self.assertEqual((200, "/later.yaml"), (answer.code, json.loads(answer.body)["config"]))
+
+    async def test_gone(self) -> None:
+        """Who hangs up meanwhile is not waited for, and nobody is told."""
+        connection = self.connect()
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await self.asked
+        connection.close()
+        assert self.page._site.site is not None
+        while self.page._site.site._open:
+            await deferLater(reactor, 0.01)
+        self.waiting[0].callback(None)
+        self.assertEqual([], self.flushLoggedErrors())
+
+    async def test_bug(self) -> None:
+        """A bug in a page that was waited for is an answer, too."""
+        coming = deferToThread(self.request, "/v1/status")
+        await self.asked
+        self.page.facts = self.make_facts(trouble=lambda: 1 / 0)
+        self.waiting[0].callback(None)
+        self.assertEqual(500, (await coming).code)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))

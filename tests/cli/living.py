@@ -13,10 +13,10 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
 from meshdns.agent.access import Access
+from meshdns.agent.answering import open_doors
 from meshdns.agent.batch import Batch
 from meshdns.agent.ledger import Ledger
 from meshdns.agent.linger import Linger
-from meshdns.agent.service import open_doors
 from meshdns.agent.status import Facts, StatusPage
 from tests.agent.looking import facts_of
 from tests.agent.mesh import HOSTS, SEARCH, Mesh

@@ -1,10 +1,13 @@
 """`meshdns status`: exit 0 all well, 3 the agent is not running, 4 degraded or stale (section 4)."""
 
 import socket
+from typing import Any
 
+import attrs
 from twisted.internet.threads import deferToThread
 
 from meshdns import __version__
+from meshdns.agent.counts import Counts
 from meshdns.agent.steps import Failed
 from tests.agent.looking import Servers, Source, server, zone
 from tests.agent.test_doors import free_port
@@ -49,6 +52,23 @@ class StatusTests(LivingTests):
         self.assertIn("\nqueries   3: upstream 1, cache 1, stale 1; 0 by walking the search list\n", out)
         told = "1 answer, 0.0 of 16 MiB; 66 % of 3 queries from it, 1 expired; 0 refreshed early, 0 pushed out"
         self.assertIn(f"\ncache     {told}\n", out)
+
+    async def test_workers(self) -> None:
+        """Several have a line, and one that is not there is a problem."""
+
+        @attrs.frozen
+        class Others:
+            counts: tuple[Counts, ...] = ()
+
+            def status(self) -> list[dict[str, Any]]:
+                up = {"number": 2, "state": "up", "restarts": 0, "queries": 1204, "pid": 7}
+                return [up, {"number": 3, "state": "resting", "restarts": 2, "queries": 1, "pid": None}]
+
+        self.page.facts = self.make_facts(others=Others())
+        code, out, _ = await self.meshdns("status")
+        self.assertEqual(4, code)
+        self.assertIn("\nworkers   1: 0 queries, 2: 1204 queries, 3: 1 query and resting after 2 restarts\n", out)
+        self.assertIn("! Worker 3 is not up (resting): the main process does its work meanwhile.", out)
 
     async def test_json(self) -> None:
         said = await self.json("status")

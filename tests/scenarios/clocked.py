@@ -9,8 +9,8 @@ import dns.message
 from twisted.internet.task import Clock
 
 from meshdns import table
+from meshdns.agent import answering
 from meshdns.agent import config as configuration
-from meshdns.agent import service
 from meshdns.agent.attempts import Sole
 from meshdns.agent.cache import Cache
 from meshdns.agent.flights import Failed, Finished, Flights, Recovered, Reply, Send, Steps
@@ -43,14 +43,14 @@ class Clocked:
         choice = resolvconf.Choice(conf, "resolv.conf")
         self._zones = tuple(stated.get("mesh", {}).get("zones", ("cluster.local",)))
         self._flights = Flights(Random(7).getrandbits)
-        self._cache = Cache(service._limits(config))
+        self._cache = Cache(answering.limits(config))
         self._lookups = Lookups(self._cache, self._ask, self._later)
-        self._resolver = Resolver(service._place(config, choice), self._lookups, lambda name: False)
+        self._resolver = Resolver(answering.place(config, choice), self._lookups, lambda name: False)
         self._short = ShortWay(self._resolver, self._ask_alone, self.clock.seconds) if short else None
         self._timer: Any = None
         self.adopt(HOSTS)
-        self._servers = service._servers(config, choice)
-        self._options = service._upstream_options(config, choice)
+        self._servers = answering.servers(config, choice)
+        self._options = answering.upstream_options(config, choice)
 
     @property
     def _now(self) -> float:
