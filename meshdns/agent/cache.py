@@ -223,8 +223,8 @@ class Cache:
         if octets <= room * CACHE_LARGEST_PART:
             self._answers.put(key, _unread((ask, message, body, now, octets)), False, room - self._failure_bytes)
 
-    def _judge(self, ask: Ask, message: bytes, body: Body, now: float) -> None:
-        """Keep a reply for as long as it is worth."""
+    def _judge(self, ask: Ask, message: bytes, body: Body, now: float, *, late: bool = False) -> None:
+        """Keep a reply for as long as it is worth. `late`: it came before whatever else is kept of its name."""
         if (value := worth(ask, message, body, self.limits)) is None:
             return
         key, name_key = _key(ask), _name_key(ask)
@@ -232,7 +232,8 @@ class Cache:
         old: tuple[_Entry | _Unread, ...] = ()
         if not self.lacks((key, name_key)):
             used = key in self._used or name_key in self._used
-            old = tuple(entry for entry in (self._answers.pop(key), self._answers.pop(name_key)) if entry is not None)
+            outdated = [self._answers.pop(each) for each in ((key,) if late else (key, name_key))]
+            old = tuple(entry for entry in outdated if entry is not None)
             self._drop_failure(key)
         cap = value.cap if value.exceeds else None
         form = nobodys(ask.question, message, body, cap) if value.seconds > 0 else None
@@ -255,7 +256,7 @@ class Cache:
         kept = self._answers.get(key)
         if type(kept) is _Unread:
             self._answers.pop(key)
-            self._judge(*kept[:4])
+            self._judge(*kept[:4], late=True)
             kept = self._answers.get(key)
         return kept if type(kept) is _Entry else None
 

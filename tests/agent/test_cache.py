@@ -411,6 +411,19 @@ class Model:
         return known[0] if known else None
 
 
+class LateTests(SynchronousTestCase):
+    def test_denied_meanwhile(self) -> None:
+        """D25: an answer worth nothing that is looked at only when the whole name has been denied leaves the denial alone."""
+        cache = Cache(Limits())
+        gone = reply(ask("a.example.net", "TXT"), 'a.example.net. 0 TXT "x"')
+        denial = reply(ask("a.example.net"), authority=["example.net. 60 SOA ns r 1 1 1 1 60"], rcode="NXDOMAIN")
+        for what, rdtype in ((gone, "TXT"), (denial, "A")):
+            cache.put(ask("a.example.net", rdtype), what, wire.body(what), 1000.0)
+        for _ in range(2):
+            found = cache.look_up(ask("a.example.net", "TXT"), 1001.0)
+            self.assertTrue(isinstance(found, Hit) and found.message[3] & 0x0F == wire.NXDOMAIN, found)
+
+
 class ModelTests(SynchronousTestCase):
     def said(self, name: str, rdtype: str, kind: str, lives: Sequence[int], number: int) -> bytes:
         first, second, third = lives
