@@ -5,8 +5,8 @@ NEGATIVE_TTL = (
     5  # of NXDOMAIN and NODATA in the mesh: a service that appears must not stay unknown (CoreDNS uses 5, too)
 )
 ALIAS_HOPS = 8  # aliases behind aliases: more is a mistake in the mesh, and unbound stops at about as many
-PACKED_BYTES = 2 << 20  # of answers kept as bytes, for each transport: some 3,300 questions, more than a workload asks
-PACKED_ANSWER_BYTES = 540  # of one beside key and answers, as tracemalloc measures it
+PACKED_BYTES = 2 << 20  # of answers kept as bytes, for each transport: some 3,000 questions, more than a workload asks
+PACKED_ANSWER_BYTES = 590  # of one beside key and answers, as tracemalloc measures it
 PACKED_TURNS = 16  # orders of addresses kept packed; a service of more addresses is answered anew each time
 SEARCH_TTL = 30  # of the CNAME to where a search ended: an earlier step may come to exist
 CHAIN_RECORDS = 32  # records in front of a name that a chain of CNAMEs leads to; more is a circle through the mesh

@@ -147,8 +147,7 @@ class Poller:
             if now.notice:
                 level = _log.warn if self.subscription.trouble else _log.info
                 level("{notice}", notice=now.notice)
-            if now.delay:
-                await deferLater(self._reactor, now.delay)
+            await deferLater(self._reactor, now.delay)  # or a breath in which packets go out
             now = await self._poll(now)
 
     async def _poll(self, now: Next) -> Next:
@@ -332,16 +331,19 @@ class _Body(Receiver):
 
     def _turn(self) -> None:
         self._work = None
+        table = None
         try:
-            self._arriving.step()
-            table = self._arriving.finish() if self._over and not self._arriving.busy else None
+            if self._arriving.busy:
+                self._arriving.step()
+            elif self._over:
+                table = self._arriving.finish()
         except (BadTable, ValueError, zlib.error) as bad:
             self._fail(str(bad))
             return
         if table is not None:
             self._end()
             self.done.callback(table)
-        elif self._arriving.busy:
+        elif self._arriving.busy or self._over:
             self._turn_soon()
         else:
             self.transport.resumeProducing()
