@@ -8,9 +8,11 @@ know who asks, where a table came from, or when.
 import json
 import re
 from array import array
+from collections import defaultdict
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
-from typing import cast
+from typing import Any
 
 import attrs
 
@@ -35,6 +37,7 @@ from meshdns.entries import (
     wire_host,
 )
 from meshdns.plain import plain_entry
+from meshdns.splitdict import SplitDict
 
 __all__ = [
     "BadTable",
@@ -67,7 +70,7 @@ class Table:
     One that came as a delta also tells `base`, the generation that it came from, and `changed`, all hosts that may differ since.
     """
 
-    entries: dict[str, Entry]
+    entries: SplitDict[str, Entry]
     zones: tuple[str, ...]
     ttl: int
     generation: str
@@ -77,7 +80,7 @@ class Table:
     @classmethod
     def of(cls, entries: Iterable[Entry], zones: Iterable[str] = (), ttl: int = TABLE_TTL) -> "Table":
         """The table with these entries; of several for one host the last one stands."""
-        held = {entry.host: entry for entry in entries}
+        held = SplitDict((entry.host, entry) for entry in entries)
         zones = tuple(sorted(zones))
         return cls(held, zones, ttl, generation(held.values(), zones, ttl))
 
@@ -147,11 +150,12 @@ class Loader:
         self._start: Table | None = None  # base, if this is a delta indeed
         self._header: _Header | None = None
         self._end: dict[str, object] | None = None
-        self._came: dict[str, Entry | None] = {}  # None: removed
+        self._entries: SplitDict[str, Entry] = SplitDict()
+        self._came: SplitDict[str, Any] = self._entries  # the hosts of all lines; of a delta a mapping of their own
         self._total = 0
         self._line = 0
         self._lost: BadTable | None = None
-        self._lines = array("L")  # where each of _came stood
+        self._lines: defaultdict[int, array[int]] = defaultdict(partial(array, "L"))  # of what came, by its parts
 
     def feed(self, line: bytes) -> None:
         """The next line, with or without its line feed. Raises BadTable; then the table is lost."""
@@ -198,11 +202,12 @@ class Loader:
                 raise BadTable(0, f"{told}: ask for the whole table")
             self._start = self._base
             self._total = int(header.base, 16) - weigh_head(self._start.zones, self._start.ttl)
+            self._entries, self._came = self._start.entries.copy(), SplitDict()
         self._header = header
 
     def _add(self, came: Entry, weight: int) -> None:
         self._once(came.host)
-        self._came[came.host] = came
+        self._entries.part(came.host)[came.host] = came
         self._total += weight
 
     def _remove(self, obj: dict[str, object]) -> None:
@@ -214,15 +219,19 @@ class Loader:
         if host not in self._start.entries:
             raise BadTable(0, f"removes {shown(host)}, which the table does not have: ask for the whole table")
         self._once(host)
-        self._came[host] = None
+        del self._entries[host]
 
     def _once(self, host: str) -> None:
-        if host in self._came:
-            first = self._lines[list(self._came).index(host)]
+        number = SplitDict.number(host)
+        came = self._came.parts[number]
+        if host in came:
+            first = self._lines[number][list(came).index(host)]
             raise BadTable(0, f"has {host} again, which line {first} has: keep one of them")
-        self._lines.append(self._line)
-        if self._start is not None and (old := self._start.entries.get(host)):
-            self._total -= weigh(old.line)
+        self._lines[number].append(self._line)
+        if self._start is not None:
+            self._came[host] = None
+            if old := self._start.entries.get(host):
+                self._total -= weigh(old.line)
 
     def finish(self) -> Table:
         """The table, now that no line follows. Raises BadTable if something is missing or the hash does not fit."""
@@ -234,8 +243,8 @@ class Loader:
         sealed = header.generation is not None or self._start is not None
         if sealed and self._end is None:
             raise BadTable(self._line, "the table was cut off here, without its end line: get it again")
-        if header.hosts is not None and header.hosts != self._size():
-            told = f'the header says "hosts": {header.hosts}, but the lines make {self._size()}'
+        if header.hosts is not None and header.hosts != (made := len(self._entries)):
+            told = f'the header says "hosts": {header.hosts}, but the lines make {made}'
             raise BadTable(0, f'{told}: get the table again, or mend "hosts" if it is kept by hand')
         zones = header.zones if header.zones is not None else self._start.zones if self._start else ()
         ttl = header.ttl if header.ttl is not None else self._start.ttl if self._start else TABLE_TTL
@@ -244,8 +253,8 @@ class Loader:
             self._check(found)
         self._end = self._end or {}
         if self._start is None:
-            return Table(self._entries(), zones, ttl, found)
-        return Table(self._entries(), zones, ttl, found, self._start.generation, self._came.keys())
+            return Table(self._entries, zones, ttl, found)
+        return Table(self._entries, zones, ttl, found, self._start.generation, self._came.keys())
 
     def _check(self, found: str) -> None:
         said = self._header.generation if self._header else None
@@ -256,24 +265,6 @@ class Loader:
                 raise BadTable(
                     0, f'{told}: get the table again, or take "generation" out of the header if it is kept by hand'
                 )
-
-    def _size(self) -> int:
-        if self._start is None:
-            return len(self._came)
-        old = self._start.entries
-        gone = sum(1 for came in self._came.values() if came is None)
-        return len(old) - gone + sum(1 for host, came in self._came.items() if came and host not in old)
-
-    def _entries(self) -> dict[str, Entry]:
-        if self._start is None:
-            return cast("dict[str, Entry]", self._came)  # a whole table removes nothing
-        entries = dict(self._start.entries)
-        for host, came in self._came.items():
-            if came is None:
-                del entries[host]
-            else:
-                entries[host] = came
-        return entries
 
 
 # Whole files in

@@ -13,7 +13,19 @@ from fnmatch import fnmatch
 import attrs
 
 # Each may import those before it.
-VOCABULARY = ["", "defaults", "names", "wire", "messages", "presentation", "entries", "plain", "istio", "table"]
+VOCABULARY = [
+    "",
+    "defaults",
+    "names",
+    "wire",
+    "messages",
+    "presentation",
+    "entries",
+    "plain",
+    "istio",
+    "splitdict",
+    "table",
+]
 VOCABULARY += [
     "values",
     "yamltext",

@@ -275,6 +275,17 @@ class DeltaTests(BadCase):
         hosts = old.entries.keys() | new.entries.keys()
         self.assertEqual(named, sorted(host for host in hosts if old.entries.get(host) != new.entries.get(host)))
 
+    def test_touches_no_more_than_it_changes(self) -> None:
+        """X8: all but the part with the host that changed is the very same, in the old table as in the new one."""
+        rows = [table.entry({"host": f"h{number}", "ips": ["10.0.0.1"]}) for number in range(1000)]
+        old = Table.of(rows)
+        for last in ({"host": "h7", "ips": ["10.0.0.2"]}, {"host": "new"}, None):
+            new = Table.of(rows[:7] + rows[8:] + ([table.entry(last)] if last else []))
+            came = apply(old, list(table.diff(old, new)))
+            self.assertEqual(came, new)
+            others = [one for one, other in zip(old.entries.parts, came.entries.parts, strict=True) if one is not other]
+            self.assertLessEqual(len(others), len(came.changed))
+
     def test_lines(self) -> None:
         """X3: the first line names the base, changed entries come whole, end is the generation after it."""
         changed = DB1 | {"ttl": 5}

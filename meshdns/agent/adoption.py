@@ -18,7 +18,8 @@ class Adoption:
     """Takes tables into force."""
 
     def __init__(self, adopt: Adopt, settled: Callable[[], None], clock: IReactorTime) -> None:
-        """`adopt` gives the steps of a table; `settled` is called after the last of them, unless it was a delta."""
+        """`adopt` gives the steps of a table; `settled` is called when one that is no delta has come, and after the last of its
+        steps: what there is then stays."""
         self._adopt = adopt
         self._settled = settled
         self._clock = clock
@@ -31,6 +32,8 @@ class Adoption:
 
     def take(self, table: Table) -> None:
         """A small table, or what a small delta makes of the one in force, is in force when this returns."""
+        if not table.base:
+            self._settled()
         if self._steps is not None:
             self._waiting = _joined(self._waiting, table)
             return

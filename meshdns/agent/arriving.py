@@ -37,9 +37,9 @@ class Arriving:
         return bool(self._packed or self._lines or (self._unzip and self._unzip.unconsumed_tail))
 
     def step(self) -> None:
-        """Load some lines; where there are none, unpack some more."""
+        """Load some lines; or, where there are none, unpack some more."""
         if not self._lines:
-            self._unpack()
+            return self._unpack()
         for line in self._lines[:TABLE_STEP]:
             self._loader.feed(line)
         del self._lines[:TABLE_STEP]

@@ -5,7 +5,7 @@ None for "not ours". What a found name answers to which type is `answers.py`; th
 know of clients, messages or upstreams.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, MutableMapping
 from enum import Enum, auto
 from typing import Any
 
@@ -13,6 +13,7 @@ import attrs
 
 from meshdns import names
 from meshdns.defaults import AUTHORITY_STEP
+from meshdns.splitdict import SplitDict
 from meshdns.table import Entry, Port, Table
 
 KUBERNETES = "Kubernetes"
@@ -90,19 +91,22 @@ class Authority:
         self.zones = tuple(sorted(said, key=lambda zone: (-len(zone), zone)))
         services = _SVC + domain
         self._alias_ends = (names.parse(namespace)[:-1] + services, services, domain)
-        self._hosts: dict[bytes, Entry] = {}
-        self._parents: dict[bytes, int] = {}  # of hosts, and of how many: few, however many hosts there are
+        self._hosts: SplitDict[bytes, Entry] = SplitDict()
+        self._parents: SplitDict[bytes, int] = SplitDict()  # of hosts, and of how many
         self._wildcards: dict[bytes, Entry] = {}
         self._nonterminals: dict[bytes, int] = {}  # and how many names stand right below
-        self._pointers: dict[bytes, Entry] = {}
+        self._pointers: SplitDict[bytes, Entry] = SplitDict()
         self._rivals: dict[bytes, dict[str, Entry]] = {}  # who has an address, too, and lost it to a better one
         self._special: dict[bytes, Found] = {}
         for zone in self.zones:
             self._add_zone(zone)
-        for count, entry in enumerate(table.entries.values() if table else (), 1):
-            self._add(entry)
-            if count % AUTHORITY_STEP == 0:
-                yield
+        count = 0
+        for part in table.entries.parts if table else ():
+            for entry in part.values():
+                self._add(entry)
+                count += 1
+                if count % AUTHORITY_STEP == 0:
+                    yield
 
     def _add_zone(self, zone: bytes) -> None:
         text = names.text(zone)
@@ -119,9 +123,10 @@ class Authority:
         if entry.wildcard:
             self._wildcards[entry.name] = entry
         else:
-            self._hosts[entry.name] = entry
+            self._hosts.part(entry.name)[entry.name] = entry
             parent = names.parent(entry.name)
-            self._parents[parent] = self._parents.get(parent, 0) + 1
+            parents = self._parents.part(parent)
+            parents[parent] = parents.get(parent, 0) + 1
             for address in entry.v4 + entry.v6:
                 self._claim(address, entry)
             held = self._nonterminals.get(parent, 0)
@@ -156,12 +161,13 @@ class Authority:
             above = names.parent(above)
 
     def _claim(self, address: bytes, entry: Entry) -> None:
-        held = self._pointers.get(address)
+        pointers = self._pointers.part(address)
+        held = pointers.get(address)
         if held is None:
-            self._pointers[address] = entry
+            pointers[address] = entry
             return
         better, other = (entry, held) if _pointer_rank(entry) < _pointer_rank(held) else (held, entry)
-        self._pointers[address] = better
+        pointers[address] = better
         self._rivals.setdefault(address, {})[other.host] = other
 
     def _disclaim(self, address: bytes, entry: Entry) -> None:
@@ -176,10 +182,11 @@ class Authority:
         if not rivals:
             self._rivals.pop(address, None)
 
-    def parts(self) -> list[Any]:
+    def parts(self) -> list[dict[Any, Any]]:
         """What it is made of, for `let_go`, when it is not used any more."""
-        entries = list(self.table.entries.values()) if self.table else []
-        return [entries, self._hosts, self._pointers, self._wildcards, self._parents, self._nonterminals]
+        entries = self.table.entries.parts if self.table else []
+        indexes = self._hosts.parts + self._pointers.parts
+        return [*entries, *indexes, *self._parents.parts, self._nonterminals, self._wildcards, self._rivals]
 
     # Questions about one name
 
@@ -280,18 +287,22 @@ class Authority:
         return None
 
 
-def let_go(parts: list[Any]) -> Iterator[None]:
-    """Give up what an authority was made of, its entries some at a time: to free a large table at once takes long."""
-    while len(parts) > 1:
-        yield  # by now nobody else holds it, and its indexes are freed one by one
-        parts.pop()
-    entries = parts.pop()
-    while entries:
-        yield
-        del entries[-AUTHORITY_STEP:]
+def let_go(parts: list[dict[Any, Any]]) -> Iterator[None]:
+    """Give up what an authority was made of, entries last, some at a time: to free a large table at once takes long."""
+    yield  # by now nobody else holds it
+    left = AUTHORITY_STEP
+    while parts:
+        values = list(parts.pop().values())
+        while values:
+            some = min(left, len(values))
+            del values[-some:]
+            left -= some
+            if not left:
+                yield
+                left = AUTHORITY_STEP
 
 
-def _less(counts: dict[bytes, int], name: bytes) -> bool:
+def _less(counts: MutableMapping[bytes, int], name: bytes) -> bool:
     """One less at a name; whether there are others."""
     left = counts[name] - 1
     if left:

@@ -34,9 +34,9 @@ def nearby(name: bytes, entries: Mapping[str, Entry], *, strict: bool = False) -
 
 
 def below(name: bytes, entries: Mapping[str, Entry]) -> str | None:
-    """Some host below a name, if one is met soon."""
+    """A host below a name, if one is met soon."""
     end = f".{names.text(name)}"
-    return next((host for host in islice(entries, NEARBY_SCANNED) if host.endswith(end)), None)
+    return min((host for host in islice(entries, NEARBY_SCANNED) if host.endswith(end)), default=None)
 
 
 def _telling(name: bytes) -> list[str]:
@@ -75,8 +75,7 @@ def _similar(wanted: list[str], text: str, entries: Mapping[str, Entry]) -> list
     alike = islice(((front, host) for front, host in fronts if abs(len(front) - len(asked)) <= 2), NEARBY_COMPARED)
     hosts_by_front: dict[str, str] = {}
     for front, host in alike:
-        if len(host) < len(hosts_by_front.get(front, host + ".")):
-            hosts_by_front[front] = host
+        hosts_by_front[front] = min(host, hosts_by_front.get(front, host), key=lambda each: (len(each), each))
     return [hosts_by_front[front] for front in get_close_matches(asked, hosts_by_front, NEARBY_HINTS, NEARBY_SIMILAR)]
 
 

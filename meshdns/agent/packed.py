@@ -7,12 +7,13 @@ ordinary path sees the question, and so the cache knows what is popular.
 """
 
 import math
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 
 from meshdns.defaults import CACHE_USED_PART, PACKED_ANSWER_BYTES, PACKED_BYTES
 
 _NAME = 10  # where in a key the question's name begins
+_HANGS_ON_MORE = b"."  # no label
 
 
 class Packed:
@@ -20,10 +21,10 @@ class Packed:
     several orders; `hits` counts for the metrics.
 
     `source` is mesh or cache; `until` is the time from which on it must not be given any more. `alone`: of the mesh it hangs on
-    nothing but hosts that have the first label of the question's name somewhere in theirs.
+    nothing but hosts that have the first label of the question's name, `label`, somewhere in theirs.
     """
 
-    __slots__ = ("alone", "hits", "next_tail", "octets", "rcode", "seen", "source", "tail", "type", "until")
+    __slots__ = ("alone", "hits", "label", "next_tail", "octets", "rcode", "seen", "source", "tail", "type", "until")
 
     def __init__(
         self, tails: Sequence[bytes], qtype: int, rcode: int, *, alone: bool, source: str = "mesh", until: float = math.inf
@@ -33,6 +34,7 @@ class Packed:
         self.type = qtype
         self.rcode = rcode
         self.alone = alone
+        self.label = _HANGS_ON_MORE
         self.source = source
         self.until = until
         self.hits = 0
@@ -67,6 +69,8 @@ class PackedAnswers:
         """Keep the answers of a question (a packet without its id)."""
         if not self.enabled:
             return
+        if packed.alone:
+            packed.label = _label(question)
         packed.octets += len(question)
         old = self.known.get(question)
         if old is not None:
@@ -89,9 +93,10 @@ class PackedAnswers:
         self._used.clear()
         self.octets = self._used_octets = 0
 
-    def forget_about(self, labels: Container[bytes]) -> None:
+    def forget_about(self, labels: Iterable[bytes]) -> None:
         """Let go of what may be another answer since hosts changed that have just these labels, in lower case, in their names."""
-        for question in [each for each, packed in self.known.items() if not packed.alone or _label(each) in labels]:
+        gone = {_HANGS_ON_MORE, *labels}
+        for question in [each for each, packed in self.known.items() if packed.label in gone]:
             self._drop(question)
 
     # from the status page

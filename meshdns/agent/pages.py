@@ -13,6 +13,7 @@ from meshdns import __version__, names, wire
 from meshdns.agent.explain import explain
 from meshdns.agent.facts import Facts, overview, table_summary, unready
 from meshdns.defaults import STATUS_PIECE
+from meshdns.splitdict import SplitDict
 from meshdns.table import Entry, Table, dump, to_istio
 from meshdns.web import (
     JSON,
@@ -138,7 +139,7 @@ def istio_pieces(entries: Mapping[str, Entry]) -> Iterator[bytes]:
     comma = ""
     yield b'{"table": {'
     for start in range(0, len(hosts), STATUS_PIECE):
-        part = Table({host: entries[host] for host in hosts[start : start + STATUS_PIECE]}, (), 0, "")
+        part = Table(SplitDict((host, entries[host]) for host in hosts[start : start + STATUS_PIECE]), (), 0, "")
         if inner := json.dumps(to_istio(part)["table"], ensure_ascii=False)[1:-1]:
             yield f"{comma}{inner}".encode()
             comma = ",\n"

@@ -4,7 +4,6 @@ A `Subscription` says what to ask and what an answer means; this module asks it 
 keeping packets waiting, and gives every wait its end. Tables leave through `adopt`. It must never know whom a table is for.
 """
 
-import gc
 import json
 import zlib
 from collections.abc import Callable, Coroutine, Mapping
@@ -31,6 +30,7 @@ from zope.interface import implementer
 from meshdns import exchange
 from meshdns.agent.arriving import Arriving
 from meshdns.agent.subscription import Next, Subscription
+from meshdns.agent.uncollected import uncollected
 from meshdns.defaults import (
     POLL_BODY,
     POLL_CONNECT,
@@ -147,8 +147,7 @@ class Poller:
             if now.notice:
                 level = _log.warn if self.subscription.trouble else _log.info
                 level("{notice}", notice=now.notice)
-            if now.delay:
-                await deferLater(self._reactor, now.delay)
+            await deferLater(self._reactor, now.delay)  # or a breath in which packets go out
             now = await self._poll(now)
 
     async def _poll(self, now: Next) -> Next:
@@ -198,9 +197,10 @@ class Poller:
         if answer.kind == "delta" and not now.poll.deltas:
             raise ValueError("it sends a delta although none was asked for")
         body = _Body(Arriving(answer, self._held if answer.kind == "delta" else None), self._reactor)
-        response.deliverBody(body)
-        table = await body.done
-        self._take(answer, table)
+        with uncollected():
+            response.deliverBody(body)
+            table = await body.done
+            self._take(answer, table)
         return self.subscription.adopted(answer, table.generation)
 
     def _take(self, answer: Answer, table: Table) -> None:
@@ -331,21 +331,19 @@ class _Body(Receiver):
 
     def _turn(self) -> None:
         self._work = None
-        collecting = gc.isenabled()
-        gc.disable()  # nothing read here is garbage
+        table = None
         try:
-            self._arriving.step()
-            table = self._arriving.finish() if self._over and not self._arriving.busy else None
+            if self._arriving.busy:
+                self._arriving.step()
+            elif self._over:
+                table = self._arriving.finish()
         except (BadTable, ValueError, zlib.error) as bad:
             self._fail(str(bad))
             return
-        finally:
-            if collecting:
-                gc.enable()
         if table is not None:
             self._end()
             self.done.callback(table)
-        elif self._arriving.busy:
+        elif self._arriving.busy or self._over:
             self._turn_soon()
         else:
             self.transport.resumeProducing()

@@ -5,11 +5,11 @@ disk, then put in its place. That is done in steps: another thread would hold pa
 it run. A file that is damaged is set aside and never half used. It must never know where tables come from.
 """
 
-import gc
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from meshdns.agent.uncollected import uncollected
 from meshdns.defaults import SNAPSHOT_REST, SNAPSHOT_REST_PART, TABLE_FILE_BYTES, TABLE_STEP
 from meshdns.table import BadTable, Table, read, whole_lines
 
@@ -40,10 +41,8 @@ class Snapshot:
 
     def load(self) -> Table | None:
         """The table that was kept last, if there is a good one."""
-        collecting = gc.isenabled()
-        gc.disable()  # nothing read here is garbage, and searching it for some takes long
         try:
-            with open(self._path, "rb") as opened:
+            with uncollected(), open(self._path, "rb") as opened:
                 table = read(opened.read(TABLE_FILE_BYTES + 1))
         except FileNotFoundError:
             return None
@@ -53,9 +52,6 @@ class Snapshot:
         except BadTable as bad:
             self._set_aside(str(bad))
             return None
-        finally:
-            if collecting:
-                gc.enable()
         _log.info(
             "snapshot {path}: {hosts} hosts, generation {generation}",
             path=self._path,
@@ -101,12 +97,14 @@ class Snapshot:
 
     async def _written(self, table: Table) -> None:
         try:
-            with closing(write_in_steps(self._path, table)) as steps:
-                for opened in steps:
-                    if opened is None:
+            steps = write_in_steps(self._path, table)
+            del table  # nothing here may keep it
+            with closing(steps):
+                for slow in steps:
+                    if slow is None:
                         await deferLater(self._reactor, 0)
-                    else:  # a disk may take its time
-                        await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), os.fsync, opened)
+                    else:
+                        await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), slow)
             self._told = ""
         except OSError as error:
             if error.strerror != self._told:
@@ -123,27 +121,26 @@ class Snapshot:
 def write(path: str, table: Table) -> None:
     """A table's file, whole or not at all: raises OSError with the old one still in its place."""
     with closing(write_in_steps(path, table)) as steps:
-        for opened in steps:
-            if opened is not None:
-                os.fsync(opened)
+        for slow in steps:
+            if slow is not None:
+                slow()
 
 
-def write_in_steps(path: str, table: Table) -> Generator[int | None, None, None]:
-    """The same, stopping to breathe. A descriptor is to be forced to the disk by who takes the steps."""
+def write_in_steps(path: str, table: Table) -> Generator[Callable[[], None] | None, None, None]:
+    """The same, stopping to breathe. What is yielded is to be called by who takes the steps: a disk may take its time for it."""
     new = f"{path}.new"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as opened:
             os.fchmod(descriptor, 0o600)
-            lines = whole_lines(
-                table.generation, len(table.entries), table.zones, table.ttl, table.entries.values()
-            )  # in whatever order: to sort them would take long
+            lines = _lines(table)
+            del table  # if nobody else has it any more, it goes as it is written
             while some := "".join([f"{line}\n" for line in islice(lines, TABLE_STEP)]):
                 opened.write(some.encode())
                 yield None
             opened.flush()
-            yield descriptor
-        os.replace(new, path)
+            yield partial(os.fsync, descriptor)
+        yield partial(os.replace, new, path)
         yield from _sync_folder(path)
     except BaseException:  # who takes the steps may have given up
         with suppress(OSError):
@@ -151,10 +148,18 @@ def write_in_steps(path: str, table: Table) -> Generator[int | None, None, None]
         raise
 
 
-def _sync_folder(path: str) -> Iterator[int]:
+def _lines(table: Table) -> Iterator[str]:
+    """In whatever order: to sort them would take long."""
+    parts = table.entries.parts.copy()
+    hosts = len(table.entries)
+    entries = chain.from_iterable(parts.pop().values() for _ in range(len(parts)))
+    return whole_lines(table.generation, hosts, table.zones, table.ttl, entries)
+
+
+def _sync_folder(path: str) -> Iterator[Callable[[], None]]:
     """So that the new name survives a power cut, too."""
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield folder
+        yield partial(os.fsync, folder)
     finally:
         os.close(folder)

@@ -5,7 +5,6 @@ The file is looked at by stat, through symbolic links, so that a rename, an edit
 `..data` are all seen, on any file system.
 """
 
-import gc
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -13,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from meshdns.agent.uncollected import uncollected
 from meshdns.defaults import TABLE_FILE_BYTES, TABLE_FILE_POLL
 from meshdns.table import BadTable, Table, read_in_steps
 
@@ -82,18 +82,14 @@ class TableFile:
 
     def _load(self) -> Generator[None, None, bool]:
         """Reads the file and adopts what it holds; whether another look is only worth it when the file has changed."""
-        collecting = gc.isenabled()
-        gc.disable()  # nothing read here is garbage, and searching it for some takes long
         try:
-            self._good((yield from read_in_steps(_pieces(self._path))))
+            with uncollected():
+                self._good((yield from read_in_steps(_pieces(self._path))))
         except BadTable as error:
             self._bad(str(error))
         except OSError as error:
             self._bad(error.strerror or str(error))
             return isinstance(error, FileNotFoundError)
-        finally:
-            if collecting:
-                gc.enable()
         return True
 
     def _good(self, table: Table) -> None:

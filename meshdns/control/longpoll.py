@@ -23,11 +23,11 @@ from meshdns.control.identity import Identity, Refusal
 from meshdns.control.model import Workload
 from meshdns.control.views import View
 from meshdns.defaults import PACKED_BODIES, PARKED_POLLS, POLL_MOST, POLL_TOLD, POLL_WAKE
-from meshdns.entries import Entry
 from meshdns.exchange import Poll
 from meshdns.metrics import Buckets
 from meshdns.net.site import Channel, Pieces, Request, Whole
 from meshdns.net.tls import uris
+from meshdns.splitdict import SplitDict
 from meshdns.table import Table, to_istio
 from meshdns.web import JSON, LINES, Refused, pieces
 
@@ -327,7 +327,7 @@ def _lines(view: View, base: str) -> Iterable[str]:
 
 
 def _istio(view: View) -> Iterable[bytes]:
-    entries: dict[str, Entry] = {entry.host: entry for entry in view.entries()}
+    entries = SplitDict((entry.host, entry) for entry in view.entries())
     yield json.dumps(to_istio(Table(entries, view.zones, 0, view.generation)), ensure_ascii=False).encode() + b"\n"
 
 

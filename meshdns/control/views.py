@@ -15,6 +15,7 @@ from meshdns.control.offers import EVERYBODY
 from meshdns.control.visibility import Scope
 from meshdns.defaults import TABLE_TTL, VIEW_GENERATIONS
 from meshdns.entries import BadTable, Entry, total_text, weigh, weigh_head, weighed
+from meshdns.splitdict import SplitDict
 from meshdns.table import Table, delta_lines, whole_lines
 
 Vips = Mapping[str, tuple[str, ...]]
@@ -72,8 +73,9 @@ class View:
         """The whole table, for one who is in this process; as a delta of the one held, where its generation is known."""
         had = self._since(held.generation) if held else None
         if held is None or had is None:
-            return Table({entry.host: entry for entry in self.entries()}, self.zones, TABLE_TTL, self.generation)
-        entries = dict(held.entries)
+            entries = SplitDict((entry.host, entry) for entry in self.entries())
+            return Table(entries, self.zones, TABLE_TTL, self.generation)
+        entries = held.entries.copy()
         for host in had:
             entry = self.entry(host)
             if entry is None:

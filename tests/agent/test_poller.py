@@ -1,5 +1,6 @@
 """What an agent makes of the bodies that a control plane sends, over real TLS (rules X3, X8, X9)."""
 
+import gc
 import gzip
 from pathlib import Path
 from shutil import rmtree
@@ -87,11 +88,12 @@ class Case(TestCase):
         port.startListening()
         self.addCleanup(port.stopListening)
         self.adopted: list[Table] = []
+        self.collecting = False
         trust = ClientTls(ca=str(root.pem), pins=(), certificate=None, key=None)
         subscription = Subscription((f"https://localhost:{port.getHost().port}",), "east", "")
         nobody: Any = None
         self.poller = Poller(
-            subscription, trust, lambda: "secret", Addresses(nobody, reactor), self.adopted.append, reactor, lambda: 0.0
+            subscription, trust, lambda: "secret", Addresses(nobody, reactor), self.adopt, reactor, lambda: 0.0
         )
         self.patch(polling, "POLL_SLACK", 0.2)
         self.patch(polling, "POLL_CONNECT", 1.0)
@@ -103,6 +105,11 @@ class Case(TestCase):
         for transport in list(self.factory.open):
             transport.abortConnection()
         await deferLater(reactor, 0.05)
+        self.assertTrue(gc.isenabled())
+
+    def adopt(self, held: Table) -> None:
+        self.adopted.append(held)
+        self.collecting |= gc.isenabled()
 
     async def run_script(self, *script: bytes | None, polls: int) -> None:
         """Until so many polls have been asked."""
@@ -121,6 +128,10 @@ class GoodTests(Case):
         delta = answer("226 IM Used", body(table.diff(ONE, TWO)), TWO.generation, Content_Type="application/jsonl")
         await self.run_script(whole(ONE), delta, None, polls=3)
         self.assertEqual([ONE, TWO], self.adopted)
+        self.assertFalse(
+            self.collecting, "all that came is searched for garbage before anybody has said that it is none"
+        )
+        self.assertTrue(gc.isenabled())
         self.assertNotIn("If-None-Match", self.factory.asked[0])
         self.assertIn(f'"{ONE.generation}"', self.factory.asked[1])
         self.assertIn(f'"{TWO.generation}"', self.factory.asked[2])

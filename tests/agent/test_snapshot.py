@@ -1,5 +1,7 @@
 """The last good table on disk (rule X11), and where a control plane is found without asking ourselves."""
 
+import gc
+import itertools
 import json
 import os
 from pathlib import Path
@@ -14,7 +16,8 @@ from twisted.trial.unittest import TestCase
 
 from meshdns import table
 from meshdns.agent.addresses import Addresses
-from meshdns.agent.snapshot import Snapshot, write
+from meshdns.agent.snapshot import Snapshot, write, write_in_steps
+from meshdns.defaults import TABLE_STEP
 from meshdns.table import Table
 
 reactor: Any = twisted_reactor
@@ -58,6 +61,27 @@ class SnapshotTests(Case):
             self.assertIsNone(found, damaged)
             self.assertEqual(damaged, (self.folder / "table.jsonl.damaged").read_bytes())
             self.assertFalse(self.path.exists())
+
+    def test_goes_as_it_is_written(self) -> None:
+        """X8: a table that nobody else has any more is freed in steps, too; and what a disk may be slow at is left to others."""
+
+        def alive() -> int:
+            return sum(type(each) is table.Entry for each in gc.get_objects())
+
+        gc.collect()
+        before, hosts = alive(), TABLE_STEP * 5
+        many = Table.of(table.entry({"host": f"h{number}"}) for number in range(hosts))
+        steps = write_in_steps(str(self.path), many)
+        del many
+        counts, there = [alive()], []
+        for slow in steps:
+            counts.append(alive())
+            if slow is not None:
+                there.append(self.path.exists())
+                slow()
+        self.assertEqual((before + hosts, before), (counts[0], counts[-1]))
+        self.assertLess(max(one - two for one, two in itertools.pairwise(counts)), TABLE_STEP * 2)
+        self.assertEqual([False, False, True], there)  # the file is forced out, put in its place, and its folder, too
 
     async def test_old_one_stays(self) -> None:
         """X11: what cannot be written whole changes nothing, and is told once."""

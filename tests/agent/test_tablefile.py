@@ -35,16 +35,21 @@ class FileCase(SynchronousTestCase):
         self.path = self.folder / "table.jsonl"
         self.clock = Clock()
         self.adopted: list[Table] = []
+        self.collecting = False
         self.log: list[str] = []
         globalLogPublisher.addObserver(self.hear)
         self.addCleanup(globalLogPublisher.removeObserver, self.hear)
-        self.file = TableFile(str(self.path), self.adopted.append, self.clock)
+        self.file = TableFile(str(self.path), self.adopt, self.clock)
         self.addCleanup(self.leave)
 
     def leave(self) -> None:
         self.file.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertTrue(gc.isenabled())
+
+    def adopt(self, held: Table) -> None:
+        self.adopted.append(held)
+        self.collecting |= gc.isenabled()
 
     def hear(self, event: LogEvent) -> None:
         if event.get("log_namespace") == tablefile.__name__:
@@ -300,6 +305,9 @@ class LargeTests(FileCase):
         self.clock.callLater(TABLE_FILE_POLL, count)
         self.look()
         self.assertEqual(self.adopted, [ONE, self.large])
+        self.assertFalse(
+            self.collecting, "all that was read is searched for garbage before anybody has said that it is none"
+        )
         self.assertEqual(turns, [1, 1, 1, 1, 2])
 
     def test_stopped_in_between(self) -> None:
