@@ -49,7 +49,7 @@ class DnsmasqTests(Vm):
         self.log = self.folder / "dnsmasq.log"
         self.start_dnsmasq()
         until("dnsmasq", lambda: self.who(server="127.0.0.1").startswith("dnsmasq"), self.dnsmasq, self.log)
-        self.start_agent()
+        self.start_agent(status="127.0.0.1:15054")
         self.names = (f"x{number}.example.com" for number in count())
 
     def start_dnsmasq(self) -> None:
@@ -107,7 +107,9 @@ class DnsmasqTests(Vm):
         self.up_and_asked("127.0.0.1")
         self.assertEqual(self.elsewhere, self.who())
         self.finds_all()
-        self.assertIn(f"a query to {SERVER}:53 over TCP is answered by the agent", self.intercept("verify").stdout)
+        said = self.intercept("verify").stdout
+        self.assertIn(f"found, asked at {SERVER}:53", said)
+        self.assertIn("It works.", said)
 
     def test_runs_as_root(self) -> None:
         """One whose queries cannot be told from others': said, with what to do."""
