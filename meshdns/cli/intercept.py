@@ -164,7 +164,7 @@ class _Hold:
 
     def _look(self, now: float) -> None:
         config = agent.configuration(self._args.config)
-        plan = machine.plan(self._args, config)
+        plan = machine.plan(self._args, config, self._held)
         if self._is_doubtful(plan, now):
             return
         way, notes = machine.way(self._args, config, plan)

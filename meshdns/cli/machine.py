@@ -45,18 +45,38 @@ def applications_servers(config: AgentConfig) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def plan(args: argparse.Namespace, config: AgentConfig) -> Plan:
-    """Raises Stop."""
-    spared = [_uid(name) for name in args.spare]
+@attrs.define
+class _Resolvers:
+    """Those on this machine that the agent asks: redirected, they would ask it back. Their users; the addresses of those that
+    are root's, None if none is; sentences on these; and whether one is away, so that nobody knows its user."""
+
+    users: set[int]
+    of_root: list[str] | None = None
+    notes: list[str] = attrs.Factory(list)
+    away: bool = False
+
+
+def plan(args: argparse.Namespace, config: AgentConfig, before: Plan | None = None) -> Plan:
+    """`before` is in force: while a resolver is away, who was spared is spared on, for it may come back. Raises Stop."""
     uid = _agents_uid(args)
-    resolvers, notes = _resolvers_asked(config, uid)
+    found = _resolvers_asked(config, uid)
+    spared = {*map(_uid, args.spare), *found.users}
+    of_root: Sequence[str] | None = found.of_root
+    if before and found.away:
+        spared |= set(before.spared)
+        of_root = before.of_root if of_root is None else of_root
     try:
         made = redirect.make(
-            config.listen, applications_servers(config), uid=uid, spared=[*spared, *resolvers], every=args.all
+            config.listen,
+            applications_servers(config),
+            uid=uid,
+            spared=sorted(spared),
+            of_root=of_root,
+            every=args.all,
         )
     except redirect.NoPlan as reason:
         raise Stop(FAILED, str(reason)) from None
-    return attrs.evolve(made, notes=(*made.notes, *notes))
+    return attrs.evolve(made, notes=(*made.notes, *found.notes))
 
 
 def way(args: argparse.Namespace, config: AgentConfig, plan: Plan, *, tries: bool = True) -> tuple[Way, list[str]]:
@@ -109,28 +129,28 @@ def _uid(name: str, advice: str = "") -> int:
         raise Stop(USAGE, f"there is no user {quote(name)} on this machine{advice}.") from None
 
 
-def _resolvers_asked(config: AgentConfig, uid: int) -> tuple[list[int], list[str]]:
-    """The users of resolvers on this machine that the agent asks: redirected, these would ask it back. And sentences on
-    those whose user cannot be told from others."""
+def _resolvers_asked(config: AgentConfig, uid: int) -> _Resolvers:
     upstream = config.upstream
     asked = [Endpoint(server.host, server.port) for server in upstream.servers]
     asked += [Endpoint(server.host, server.port) for group in upstream.domains.values() for server in group]
     if not upstream.servers:
         chosen = resolvconf.read(upstream.resolv_conf, config.listen)
         asked += [Endpoint(host, DNS_PORT) for host in chosen.conf.nameservers]
-    users: set[int] = set()
-    notes: list[str] = []
+    resolvers = _Resolvers(set())
     for each in dict.fromkeys(asked):
         if not listeners.is_own(each.host):
             continue
         found = listeners.users_behind(each) - {uid}
-        users |= found - {0}
+        resolvers.away |= not found
+        resolvers.users |= found - {0}
         if 0 in found:
-            notes.append(
-                f"the resolver at {each} runs as root, so its own queries cannot be told from others: if it asks a server "
-                "that is redirected, it and the agent ask each other; let it run as a user of its own"
+            others_ask = [each.host] if each.port == DNS_PORT and "%" not in each.host else []
+            resolvers.of_root = [*(resolvers.of_root or ()), *others_ask]
+            resolvers.notes.append(
+                f"the resolver at {each} runs as root, so its own queries cannot be told from others of root's: what root asks "
+                "other servers is not redirected; let it run as a user of its own"
             )
-    return sorted(users), notes
+    return resolvers
 
 
 def told(plan: Plan, way: Way) -> str:

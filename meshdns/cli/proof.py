@@ -21,6 +21,7 @@ from meshdns.values import Endpoint
 
 _TRANSPORTS = ("udp", "tcp")
 _OURS = "meshdns "  # how the answer to VERSION begins
+_NOBODY = 65534
 OK, BROKEN, UNSURE = "ok", "FAILED", "unsure"
 
 
@@ -63,16 +64,25 @@ def _steps(config: AgentConfig, plan: Plan, way: machine.Way) -> Iterator[Step]:
     yield _agent(config)
     if isinstance(way, machine.Takeover):
         yield _takeover(way)
-        yield from _arrive([Endpoint(way.agent, 53)], "resolv.conf")
         server: Endpoint | None = Endpoint(way.agent, 53)
+        user = None
+        yield from _arrive([Endpoint(way.agent, 53)], "resolv.conf", user)
     else:
         yield _rules(way)
         asked = [Endpoint(host, 53) for family in plan.families for host in _asked_servers(config, family)]
-        yield from _arrive(asked, "redirect")
+        user = _application(plan)
+        yield from _arrive(asked, "redirect", user)
         yield from _escape(asked, plan)
         server = asked[0] if asked else None
     if server is not None:
-        yield _mesh_name(config, server)
+        yield _mesh_name(config, server, user)
+
+
+def _application(plan: Plan) -> int | None:
+    """As whom to ask what applications ask: root is none where its queries go where they are sent. None: as ourselves."""
+    if plan.of_root is None or os.geteuid():
+        return None
+    return next(uid for uid in range(_NOBODY, 0, -1) if uid not in plan.exempt)
 
 
 def _asked_servers(config: AgentConfig, family: Family) -> Sequence[str]:
@@ -119,16 +129,16 @@ def _takeover(way: machine.Takeover) -> Step:
     return Step("rules", BROKEN, f"{defaults.RESOLV_CONF} is not ours: meshdns intercept up writes it")
 
 
-def _arrive(servers: Sequence[Endpoint], name: str) -> Iterator[Step]:
+def _arrive(servers: Sequence[Endpoint], name: str, user: int | None) -> Iterator[Step]:
     """Whether what an application asks these servers is answered by the agent."""
     if not servers:
         yield Step(name, BROKEN, "resolv.conf names no server, so there is nothing to redirect")
     patience = time.monotonic() + defaults.PROOF_PATIENCE  # the rules may not have seen a sign of the agent yet
     for server in servers:
         for transport in _TRANSPORTS:
-            said = _asked(server, tcp=transport == "tcp")
+            said = _asked(server, tcp=transport == "tcp", uid=user)
             while not (said or "").startswith(_OURS) and time.monotonic() < patience:
-                said = _asked(server, tcp=transport == "tcp")
+                said = _asked(server, tcp=transport == "tcp", uid=user)
             where = f"a query to {server} over {transport.upper()}"
             if said is None:
                 yield Step(name, BROKEN, f"{where} is not answered: does a firewall stop it?")
@@ -154,7 +164,7 @@ def _escape(servers: Sequence[Endpoint], plan: Plan) -> Iterator[Step]:
             yield Step("way out", OK, f"what the agent asks {server} arrives there")
 
 
-def _mesh_name(config: AgentConfig, server: Endpoint) -> Step:
+def _mesh_name(config: AgentConfig, server: Endpoint, user: int | None) -> Step:
     """Whether a host of the table is found, asked as applications ask."""
     try:
         host = _first_host(config)
@@ -163,7 +173,7 @@ def _mesh_name(config: AgentConfig, server: Endpoint) -> Step:
     if host is None:
         return Step("mesh", UNSURE, "the agent's table has no host yet")
     question = host + struct.pack("!2H", wire.A, wire.IN)
-    message = ask(server, question, tcp=False, wait=defaults.PROOF_WAIT)
+    message = ask(server, question, tcp=False, wait=defaults.PROOF_WAIT, uid=user)
     if message is None or wire.rcode(message):
         why = "no answer" if message is None else wire.rcode_text(wire.rcode(message))
         return Step("mesh", BROKEN, f"{names.text(host)}, asked at {server}: {why}")

@@ -65,13 +65,13 @@ def _raw(plan: Plan, family: Family) -> Iterator[str]:
         yield f"{match} -j RETURN"
     for uid in plan.exempt:
         yield f"-m owner --uid-owner {uid} -j RETURN"
-    for match in _queries(family, "tcp ! --syn"):
+    for match in _queries(plan, family, "tcp ! --syn"):
         yield f"{match} -j CT --zone {INTERCEPT_ZONE}"
     yield f"-j {INTERCEPT_BEGIN_CHAIN}"
 
 
 def _begin(plan: Plan, family: Family) -> Iterator[str]:
-    for match in _queries(family, *_BEGINNINGS):
+    for match in _queries(plan, family, *_BEGINNINGS):
         yield f"{match} -j CT --zone {INTERCEPT_ZONE}"
 
 
@@ -79,17 +79,27 @@ def _nat(plan: Plan, family: Family) -> Iterator[str]:
     for uid in plan.exempt:
         yield f"-m owner --uid-owner {uid} -j RETURN"
     # A connection to the old server that was there before the redirect ends as it began.
-    for match in _queries(family, *_BEGINNINGS):
+    for match in _queries(plan, family, *_BEGINNINGS):
         yield f"{match} -j DNAT --to-destination {family.agent}"
 
 
-def _queries(family: Family, *packets: str) -> Iterator[str]:
+def _queries(plan: Plan, family: Family, *packets: str) -> Iterator[str]:
     """These packets of what is redirected, while the agent answers."""
     alive = f"{_RECENT[family.version]} --rcheck --seconds {INTERCEPT_ALIVE_SECONDS}"
-    anybody = {4: "", 6: f"! -d {LINK_LOCAL} "}[family.version]
-    for server in [anybody] if family.servers is None else [f"-d {each} " for each in family.servers]:
+    for server in _redirected(plan, family):
         for each in packets:
             yield f"{server}-p {each} --dport 53 {alive}"
+
+
+def _redirected(plan: Plan, family: Family) -> Iterator[str]:
+    """Whom these queries are for, and whose they are."""
+    others = "" if plan.of_root is None else "-m owner ! --uid-owner 0 "
+    roots = plan.root_asks(family.version)
+    if family.servers is None:
+        yield from (f"-d {address} " for address in roots)
+        yield {4: "", 6: f"! -d {LINK_LOCAL} "}[family.version] + others
+    else:
+        yield from (f"-d {address} {'' if address in roots else others}" for address in family.servers)
 
 
 _CHAINS: dict[str, dict[str, Callable[[Plan, Family], Iterator[str]]]] = {

@@ -83,6 +83,11 @@ def _choose(plan: Plan) -> Iterator[str]:
         for direction in ("saddr {} {} th sport {}", "daddr {} {} th dport {}"):
             yield f"{ip} {direction.format(host, 'meta l4proto { tcp, udp }', port)} ct zone set {INTERCEPT_ZONE} accept"
     yield f"meta skuid {{ {', '.join(map(str, plan.exempt))} }} accept"
+    if plan.of_root is not None:
+        for version in (family.version for family in plan.families):
+            kept = plan.root_asks(version)
+            others = f"{_IP[version]} daddr != {{ {', '.join(kept)} }}" if kept else f"meta nfproto ipv{version}"
+            yield f"meta skuid 0 {others} accept"
     for family in plan.families:
         yield _redirected(family, f"tcp dport 53 {_OPENS} != syn")
     yield "jump begin"

@@ -26,11 +26,16 @@ class Family:
 
 @attrs.frozen
 class Plan:
-    """`uid` is the agent's, `spared` are further users whose queries go where they are sent; `notes` are sentences."""
+    """`uid` is the agent's, `spared` are further users whose queries go where they are sent; `notes` are sentences.
+
+    Where root runs a resolver that the agent asks, `of_root` are the only addresses to which root's queries are redirected: the
+    resolver's own, which others ask. None: root is a user like others.
+    """
 
     families: tuple[Family, ...]
     uid: int
     spared: tuple[int, ...] = ()
+    of_root: tuple[str, ...] | None = None
     notes: tuple[str, ...] = attrs.field(default=(), eq=False)
 
     @property
@@ -38,13 +43,23 @@ class Plan:
         """Every user whose queries are not redirected."""
         return tuple(sorted({self.uid, *self.spared}))
 
+    def root_asks(self, version: int) -> tuple[str, ...]:
+        """`of_root`, of one IP version."""
+        return tuple(address for address in self.of_root or () if _version(address) == version)
+
 
 class NoPlan(Exception):
     """Why nothing can be redirected to this agent: a sentence that says what to do."""
 
 
 def make(
-    listen: Sequence[Endpoint], servers: Sequence[str], *, uid: int, spared: Sequence[int] = (), every: bool = False
+    listen: Sequence[Endpoint],
+    servers: Sequence[str],
+    *,
+    uid: int,
+    spared: Sequence[int] = (),
+    of_root: Sequence[str] | None = None,
+    every: bool = False,
 ) -> Plan:
     """`listen` is where the agent answers, `servers` whom applications ask, `every` whether others are redirected too.
 
@@ -79,7 +94,8 @@ def make(
         notes.append("resolv.conf names no server to redirect; this is done again when it does, if `hold` runs")
     if uid == 0:
         notes.append("the agent runs as root, so nothing is redirected of what root asks; give it a user of its own")
-    return Plan(tuple(families), uid, tuple(sorted(set(spared) - {uid})), tuple(notes))
+    roots = None if of_root is None else tuple(sorted(set(of_root)))
+    return Plan(tuple(families), uid, tuple(sorted(set(spared) - {uid})), roots, tuple(notes))
 
 
 def _version(address: str) -> int:

@@ -6,12 +6,14 @@ import shutil
 import sys
 from itertools import count
 from pathlib import Path
+from time import sleep
 from unittest import SkipTest
 
+from meshdns.defaults import HOLD_LOOK
 from tests.e2e.agent import SEARCH, SERVICE, SERVICE_ADDRESS
 from tests.e2e.hosts import Host
 from tests.e2e.machine import UNPACKED
-from tests.e2e.stage import WAIT, until
+from tests.e2e.stage import WAIT, end, until
 from tests.e2e.vm import PUBLIC, PUBLIC_ADDRESS, SERVER, SERVER6, Vm
 
 RESOLVED = ("/lib/systemd/systemd-resolved", f"{UNPACKED}/systemd-resolved/lib/systemd/systemd-resolved")
@@ -32,23 +34,29 @@ for each in json.loads(said[:-1]).get("parameters", {}).get("addresses", ()):
 
 
 class DnsmasqTests(Vm):
-    """dnsmasq on 127.0.0.1, which asks the old server; the agent asks dnsmasq."""
+    """dnsmasq on 127.0.0.1, which asks the old server; the agent asks dnsmasq. `told` is what `up` says of its user, and
+    `elsewhere` who answers root at another server that is redirected."""
 
+    user = told = "daemon"
+    elsewhere = "meshdns"
+    passes: tuple[int, ...] = (1,)  # how often dnsmasq may hear a question
     resolv_conf = f"nameserver 127.0.0.1\nsearch {' '.join(SEARCH)}\n"
 
     def setUp(self) -> None:
         super().setUp()
-        program = shutil.which("dnsmasq") or shutil.which("dnsmasq", path="/usr/sbin")
-        if not program:
+        if not shutil.which("dnsmasq") and not shutil.which("dnsmasq", path="/usr/sbin"):
             raise SkipTest("not installed: dnsmasq")
         self.log = self.folder / "dnsmasq.log"
-        words = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--cache-size=0",
-                 f"--server={SERVER}", "--listen-address=127.0.0.1", "--bind-interfaces", "--user=daemon",
-                 "--log-queries", "--log-facility=-"]  # fmt: skip
-        process = self.start([*self.vm.place.prefix, program, *words], self.log)
-        until("dnsmasq", lambda: self.who(server="127.0.0.1").startswith("dnsmasq"), process, self.log)
-        self.start_agent()
+        self.start_dnsmasq()
+        until("dnsmasq", lambda: self.who(server="127.0.0.1").startswith("dnsmasq"), self.dnsmasq, self.log)
+        self.start_agent(status="127.0.0.1:15054")
         self.names = (f"x{number}.example.com" for number in count())
+
+    def start_dnsmasq(self) -> None:
+        words = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--cache-size=0",
+                 f"--server={SERVER}", "--listen-address=127.0.0.1", "--bind-interfaces", f"--user={self.user}",
+                 "--log-queries", "--log-facility=-"]  # fmt: skip
+        self.dnsmasq = self.start([*self.vm.place.prefix, "dnsmasq", *words], self.log)
 
     def finds_all(self) -> None:
         """A mesh name is the agent's, a public one passes dnsmasq once, and nothing is asked again and again."""
@@ -58,7 +66,8 @@ class DnsmasqTests(Vm):
         name = next(self.names)
         answer = self.ask(name, server="127.0.0.1", wait=WAIT)
         self.assertEqual(3, answer and answer.rcode())
-        self.assertEqual(1, self.log.read_text().lower().count(f"query[a] {name} "))
+        self.assertIn(self.log.read_text().lower().count(f"query[a] {name} "), self.passes)
+        self.assertEqual(1, self.old.log.read_text().lower().count(f" {name}. a in"))
         self.assertEqual([], self.agent.lines("loop"))
         self.assertIn(SERVICE_ADDRESS, self.vm.said_by("getent", "ahostsv4", "productpage"))
 
@@ -70,17 +79,37 @@ class DnsmasqTests(Vm):
     def test_every_server(self) -> None:
         """--all: what dnsmasq asks the old server is not redirected, for the agent asks dnsmasq."""
         self.up_and_asked("127.0.0.1", "--all")
-        self.assertEqual("meshdns", self.who())
+        self.assertEqual(self.elsewhere, self.who())
         self.finds_all()
+        self.assertIn("It works.", self.intercept("verify", "--all").stdout)
+
+    def test_starts_later(self) -> None:
+        """--all, and dnsmasq starts after `hold`; later it is away for longer than between two looks, and starts again."""
+        end(self.dnsmasq)
+        log = self.hold("--all")
+        self.start_dnsmasq()
+        until("its user", lambda: self.told in log.read_text(), self.holding, log)
+        self.await_agent(server="127.0.0.1")
+        self.finds_all()
+        end(self.dnsmasq)
+        sleep(HOLD_LOOK + 1)
+        self.start_dnsmasq()
+        until("dnsmasq", lambda: PUBLIC_ADDRESS in self.addresses(PUBLIC, server="127.0.0.1"), self.dnsmasq, self.log)
+        self.finds_all()
+        self.assertEqual(2, log.read_text().count("every server over IPv4"))
 
     def test_both_in_resolv_conf(self) -> None:
-        """dnsmasq first, and the server that it asks second."""
+        """dnsmasq first, and the server that it asks second: the agent asks the faster."""
+        self.passes = (0, 1)
         (self.vm.etc / "resolv.conf").write_text(
             f"nameserver 127.0.0.1\nnameserver {SERVER}\nsearch {' '.join(SEARCH)}\n"
         )
         self.up_and_asked("127.0.0.1")
-        self.assertEqual("meshdns", self.who())
+        self.assertEqual(self.elsewhere, self.who())
         self.finds_all()
+        said = self.intercept("verify").stdout
+        self.assertIn(f"found, asked at {SERVER}:53", said)
+        self.assertIn("It works.", said)
 
     def test_runs_as_root(self) -> None:
         """One whose queries cannot be told from others': said, with what to do."""
@@ -102,8 +131,20 @@ class DnsmasqTests(Vm):
     def up_and_asked(self, server: str, *more: str) -> None:
         done = self.intercept("up", *more)
         self.assertEqual(0, done.returncode, done.stderr)
-        self.assertIn("daemon", done.stdout)
+        self.assertIn(self.told, done.stdout + done.stderr)
         self.await_agent(server=server)
+
+
+class DnsmasqOfRootTests(DnsmasqTests):
+    """The same of root's: what root asks the old server goes there, and what it asks dnsmasq goes to the agent."""
+
+    user, told = "root", "runs as root"
+    elsewhere = "unbound"
+
+
+class DnsmasqOfRootIptablesTests(DnsmasqOfRootTests):
+    words = ("--mode", "iptables")
+    programs = (*Vm.programs, "iptables", "ip6tables")
 
 
 class EngineTests(Vm):

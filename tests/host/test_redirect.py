@@ -77,6 +77,11 @@ class PlanTests(SynchronousTestCase):
     def test_exempt(self) -> None:
         self.assertEqual((5, 7, 999), plan(spared=[7, 5, 999, 7]).exempt)
 
+    def test_resolver_of_root(self) -> None:
+        found = plan(of_root=["127.0.0.1", "::1", "127.0.0.1"])
+        self.assertEqual((("127.0.0.1",), ("::1",)), (found.root_asks(4), found.root_asks(6)))
+        self.assertEqual(((), None), (plan(of_root=[]).of_root, plan().of_root))
+
 
 class NftablesTests(SynchronousTestCase):
     def lines(self, **changes: object) -> list[str]:
@@ -111,9 +116,16 @@ class NftablesTests(SynchronousTestCase):
             self.position(lines, f"begin {to} udp")
             self.position(lines, f"choose {to} tcp")
 
+    def test_resolver_of_root(self) -> None:
+        """What root asks others is let go, in both families, before anything is redirected."""
+        lines = self.lines(of_root=["127.0.0.1"])
+        for rule in ("meta skuid 0 ip daddr != { 127.0.0.1 } accept", "meta skuid 0 meta nfproto ipv6 accept"):
+            self.assertLess(self.position(lines, rule), self.position(lines, "daddr @servers4 tcp"))
+        self.assertFalse([line for line in self.lines() if "skuid 0 " in line])
+
     def test_one_family(self) -> None:
         """Nothing is said of a family that has no agent."""
-        text = nftables.ruleset(plan(listen=LISTEN[:1]))
+        text = nftables.ruleset(plan(listen=LISTEN[:1], of_root=[]))
         self.assertNotIn("ip6 ", text)
         self.assertNotIn("fd00", text)
 
@@ -163,6 +175,15 @@ class IptablesTests(SynchronousTestCase):
         for lines in self.tables(every=True).values():
             self.assertEqual(1, len([line for line in lines if " -p udp --dport 53" in line]))
             self.assertFalse([line for line in lines if "--dport 53" in line and "-d 10." in line])
+
+    def test_resolver_of_root(self) -> None:
+        """Only what is sent to the resolver is redirected of root, too."""
+        for every in (True, False):
+            for lines in self.tables(every=every, servers=["127.0.0.1", "10.0.0.1"], of_root=["127.0.0.1"]).values():
+                asked = [line for line in lines if " -p udp --dport 53" in line]
+                not_roots = [line for line in asked if "-m owner ! --uid-owner 0 " in line]
+                self.assertEqual((1, 1), (len([line for line in asked if "-d 127.0.0.1 " in line]), len(not_roots)))
+                self.assertFalse([line for line in not_roots if "127.0.0.1 -p" in line])
 
     def test_family_without_an_agent(self) -> None:
         """Its chains are emptied: an agent may have lost its address."""
