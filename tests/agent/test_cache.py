@@ -416,7 +416,8 @@ class LateTests(SynchronousTestCase):
         """D25: an answer worth nothing that is looked at only when the whole name has been denied leaves the denial alone."""
         cache = Cache(Limits())
         gone = reply(ask("a.example.net", "TXT"), 'a.example.net. 0 TXT "x"')
-        denial = reply(ask("a.example.net"), authority=["example.net. 60 SOA ns.example.net. r.example.net. 1 1 1 1 60"], rcode="NXDOMAIN")
+        soa = "example.net. 60 SOA ns.example.net. r.example.net. 1 1 1 1 60"
+        denial = reply(ask("a.example.net"), authority=[soa], rcode="NXDOMAIN")
         for what, rdtype in ((gone, "TXT"), (denial, "A")):
             cache.put(ask("a.example.net", rdtype), what, wire.body(what), 1000.0)
         for _ in range(2):

@@ -84,7 +84,7 @@ class FeedTests(SynchronousTestCase):
     def test_delta_is_small(self) -> None:
         """A changed host of many costs as much as itself."""
         feed, reader = Feed(), Reader()
-        first = many(3 * AUTHORITY_STEP)
+        first = many(8 * AUTHORITY_STEP)
         feed.take(first)
         reader.drain(feed)
         whole, reader.octets = reader.octets, 0
